@@ -1,0 +1,2 @@
+//! boathook: the command line of the engine.
+fn main() {}

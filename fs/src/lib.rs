@@ -1,0 +1,1 @@
+//! Mount flags, mounts by file descriptor, overlay plans and safe paths.

@@ -1,0 +1,1 @@
+//! Parts that the root suites share: real daemons, bundles, censuses.

@@ -1,0 +1,1 @@
+//! The shim as a library, so that tests can drive its parts.

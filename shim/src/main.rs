@@ -1,0 +1,2 @@
+//! containerd-shim-boathook-v2: the shim binary.
+fn main() {}
