@@ -1,3 +1,38 @@
 //! The container-side program of boathook, and the one table of steps that it
 //! shares with the engine.
-#![no_std]
+//!
+//! ```text
+//! engine (host)                                  init (container)
+//! ------------                                   ----------------
+//! Step -> wire::Writer -> sealed memfd  ──fd──>  wire::Reader -> Step -> run
+//! other descriptors     ──SCM_RIGHTS──>          slots
+//!                       <──SEQPACKET──           report::Report
+//! one byte: start       ──SEQPACKET──>           execve
+//! ```
+//!
+//! The program is built without std and without libc, so that nothing of the
+//! host runs in the container's address space but what is in this directory.
+//! It never allocates: strings are borrowed from the mapped plan. It knows no
+//! host path: whatever it needs of the host arrives as a descriptor.
+#![cfg_attr(not(test), no_std)]
+
+pub mod consts;
+pub mod report;
+pub mod steps;
+pub mod wire;
+
+mod attach;
+mod console;
+mod creds;
+mod exec;
+mod files;
+mod mounts;
+mod net;
+mod passwd;
+mod paths;
+pub mod run;
+pub mod sys;
+
+pub use report::Report;
+pub use steps::Step;
+pub use wire::{Ids, List, Malformed, Slot};

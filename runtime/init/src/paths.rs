@@ -1,0 +1,113 @@
+//! Paths of the container. All of them are resolved by the kernel below the
+//! descriptor of the root, without magic links, and used as descriptors; what
+//! is missing is made one name at a time in a directory that is held open
+//! (CVE-2024-45310, CVE-2021-30465: a path that was used twice).
+
+use core::ffi::CStr;
+
+use crate::consts::{
+    EEXIST, ELOOP, ENOENT, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_WRONLY,
+    RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS,
+};
+use crate::sys::{Fault, Fd, Outcome, PathBuf, nr, openat2, syscall};
+
+/// What a mount point has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaf {
+    /// A directory.
+    Dir,
+    /// Any file that is not a directory.
+    File,
+}
+
+/// Resolves `path` in `root` to a descriptor without access rights.
+pub(crate) fn resolve(root: i32, path: &CStr, strict: bool) -> Outcome<Fd> {
+    openat2(root, path, O_PATH, 0, rules(strict))
+}
+
+fn rules(strict: bool) -> u64 {
+    let base = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+    if strict { base | RESOLVE_NO_SYMLINKS } else { base }
+}
+
+/// Resolves `path`, making missing directories with `mode`, and the last
+/// component as a directory or an empty file.
+pub(crate) fn resolve_or_make(
+    root: i32,
+    path: &CStr,
+    leaf: Leaf,
+    mode: u32,
+    strict: bool,
+) -> Outcome<Fd> {
+    match resolve(root, path, strict) {
+        Err(fault) if fault.errno == ENOENT => make(root, path, leaf, mode, strict),
+        other => other,
+    }
+}
+
+fn make(root: i32, path: &CStr, leaf: Leaf, mode: u32, strict: bool) -> Outcome<Fd> {
+    let mut done = PathBuf::new();
+    done.push(b".")?;
+    let mut here = openat2(root, c".", O_PATH | O_DIRECTORY, 0, rules(strict))?;
+    let mut rest = components(path.to_bytes()).peekable();
+    while let Some(name) = rest.next() {
+        done.push(b"/")?;
+        done.push(name)?;
+        let last = rest.peek().is_none();
+        here = match resolve(root, done.as_c_str(), strict) {
+            Err(fault) if fault.errno == ENOENT => {
+                let kind = if last { leaf } else { Leaf::Dir };
+                make_one(here.number(), name, kind, if last { mode } else { 0o755 })?
+            }
+            other => other?,
+        };
+    }
+    Ok(here)
+}
+
+/// Makes `name` in the open directory `dir` and opens what it made, never
+/// what a symbolic link of that name points to.
+fn make_one(dir: i32, name: &[u8], leaf: Leaf, mode: u32) -> Outcome<Fd> {
+    let mut text = PathBuf::new();
+    text.push(name)?;
+    let name = text.as_c_str();
+    let made = match leaf {
+        Leaf::Dir => syscall!(nr::MKDIRAT, dir, name, mode).map(|_| ()),
+        Leaf::File => {
+            openat2(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o644, 0).map(|_| ())
+        }
+    };
+    match made {
+        Ok(()) => {}
+        // Somebody was faster; the open below takes it only if it is no link.
+        Err(fault) if fault.errno == EEXIST => {}
+        Err(fault) => return Err(fault),
+    }
+    let only = if leaf == Leaf::Dir { O_DIRECTORY } else { 0 };
+    openat2(dir, name, O_PATH | O_NOFOLLOW | only, 0, RESOLVE_NO_SYMLINKS).map_err(|fault| {
+        // A dangling link: there is a name, but nothing that it leads to.
+        if fault.errno == ELOOP { Fault { errno: ELOOP, ..fault } } else { fault }
+    })
+}
+
+/// The open parent directory of `path` (made where missing) and its last name.
+pub(crate) fn parent_of<'p>(root: i32, path: &'p CStr) -> Outcome<(Fd, &'p CStr)> {
+    let bytes = path.to_bytes();
+    let cut = bytes.iter().rposition(|b| *b == b'/');
+    let (dir, name_at) = match cut {
+        Some(at) => (bytes.get(..at).unwrap_or_default(), at + 1),
+        None => (&b""[..], 0),
+    };
+    let mut text = PathBuf::new();
+    text.push(b"/")?;
+    text.push(dir)?;
+    let parent = resolve_or_make(root, text.as_c_str(), Leaf::Dir, 0o755, false)?;
+    let name = path.to_bytes_with_nul().get(name_at..).unwrap_or_default();
+    let name = CStr::from_bytes_with_nul(name)
+        .map_err(|_| Fault { errno: crate::consts::EINVAL, detail: nr::OPENAT2 })?;
+    Ok((parent, name))
+}
+
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".")
+}

@@ -1,0 +1,367 @@
+//! The interpreter: receives the descriptors, walks the plan, reports.
+
+use core::ffi::CStr;
+
+use crate::attach::{self, Covers, Node};
+use crate::consts::{
+    AT_FDCWD, EACCES, EINTR, EINVAL, ENOSYS, EPERM, KEYCTL_JOIN_SESSION_KEYRING, MSG_CMSG_CLOEXEC,
+    MSG_NOSIGNAL, O_DIRECTORY, O_PATH, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, SCM_RIGHTS,
+    SOL_SOCKET,
+};
+use crate::creds::{self, Capabilities};
+use crate::exec::{self, Program};
+use crate::report::{Report, detail, kind};
+use crate::steps::Step;
+use crate::sys::{self, Fault, Fd, Outcome, nr, openat2, syscall};
+use crate::wire::{Header, Malformed, Reader, Slot};
+use crate::{console, files, mounts, net};
+
+/// Most descriptors in one message; the kernel's own limit is 253.
+pub const FDS_PER_MESSAGE: usize = 250;
+/// An empty slot.
+const EMPTY: usize = usize::MAX;
+
+impl From<Malformed> for Fault {
+    fn from(_: Malformed) -> Self {
+        Fault::detail(detail::MALFORMED)
+    }
+}
+
+/// Runs the plan that arrives on `socket`; never returns.
+///
+/// The process is not dumpable from its first instruction on, so that nobody
+/// in a namespace that it joins can look into it (CVE-2016-9962).
+pub fn main(socket: i32) -> ! {
+    let _ = syscall!(nr::PRCTL, PR_SET_DUMPABLE, 0_u32, 0_u32, 0_u32, 0_u32);
+    let mut init = Init {
+        socket,
+        root: -1,
+        step: 0,
+        slots: &mut [],
+        covers: Covers::default(),
+        program: None,
+        cwd: None,
+    };
+    let fault = match init.run() {
+        Ok(()) => Fault::detail(detail::MALFORMED),
+        Err(fault) => fault,
+    };
+    let report =
+        Report { kind: kind::FAILED, step: init.step, errno: fault.errno, detail: fault.detail };
+    let _ = init.send(report, None);
+    sys::exit(1)
+}
+
+struct Init {
+    socket: i32,
+    /// The root that paths are resolved in.
+    root: i32,
+    step: u32,
+    slots: &'static mut [usize],
+    covers: Covers,
+    program: Option<Program>,
+    /// A working directory that only the user may enter.
+    cwd: Option<&'static CStr>,
+}
+
+impl Init {
+    fn run(&mut self) -> Outcome {
+        exec::reset_signals()?;
+        syscall!(nr::UMASK, 0_u32)?;
+        let plan = self.receive()?;
+        let mut reader = Reader::new(plan);
+        let header = Header::get(&mut reader)?;
+        for index in 0..header.steps {
+            self.step = index;
+            let step = Step::get(&mut reader)?;
+            self.perform(step)?;
+        }
+        Ok(())
+    }
+
+    /// Fills the slots from the engine's messages and maps the plan, which is
+    /// the first descriptor of all. Each message starts with two numbers: how
+    /// many slots the table has and how many descriptors are still to come.
+    fn receive(&mut self) -> Outcome<&'static [u8]> {
+        let mut filled = 0_usize;
+        loop {
+            let mut words = [0_u32; 2];
+            let mut fds = Rights::new();
+            let count = fds.receive(self.socket, &mut words)?;
+            if self.slots.is_empty() {
+                let len = (words[0] as usize).min(crate::wire::MAX_SLOTS as usize) + 1;
+                self.slots = sys::map_anonymous(len * size_of::<usize>())?;
+                self.slots.fill(EMPTY);
+            }
+            for index in 0..count {
+                let place = self.slots.get_mut(filled).ok_or(Fault::detail(detail::MALFORMED))?;
+                *place = fds.number(index) as usize;
+                filled += 1;
+            }
+            if words[1] == 0 {
+                break;
+            }
+        }
+        // The plan itself stands behind the slots that steps can name.
+        self.slots.rotate_left(1);
+        let plan = self.slots.last().copied().unwrap_or(EMPTY);
+        sys::map_sealed(plan as i32)
+    }
+
+    fn fd(&self, slot: Slot) -> Outcome<i32> {
+        match self.slots.get(slot.0 as usize) {
+            Some(&fd) if fd != EMPTY => Ok(fd as i32),
+            _ => Err(Fault::detail(detail::NO_SLOT)),
+        }
+    }
+
+    fn keep(&mut self, slot: Slot, fd: Fd) -> Outcome {
+        let place = self.slots.get_mut(slot.0 as usize).ok_or(Fault::detail(detail::NO_SLOT))?;
+        *place = fd.into_number() as usize;
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_lines, reason = "one arm for each row of the table of steps")]
+    fn perform(&mut self, step: Step<'static>) -> Outcome {
+        match step {
+            Step::JoinCgroup { tasks } => files::write(self.fd(tasks)?, b"0"),
+            Step::SetNs { ns, kinds } => done(syscall!(nr::SETNS, self.fd(ns)?, kinds)),
+            Step::Unshare { flags } => done(syscall!(nr::UNSHARE, flags)),
+            Step::Propagation { flags } => mounts::set_propagation(flags),
+            Step::NewFs { slot, fstype, source, options, attrs } => {
+                let tree = mounts::new_fs(fstype, source, options, attrs)?;
+                self.keep(slot, tree)
+            }
+            Step::SetAttr { tree, set, clear, propagation, recursive } => {
+                mounts::set_attr(self.fd(tree)?, set, clear, propagation, recursive == 1)
+            }
+            Step::MountRoot { tree } => {
+                self.root = self.fd(tree)?;
+                mounts::attach_over_root(self.root)
+            }
+            Step::UseRoot {} => {
+                self.root = openat2(AT_FDCWD, c"/", O_PATH | O_DIRECTORY, 0, 0)?.into_number();
+                Ok(())
+            }
+            Step::Attach { tree, path, file, strict } => {
+                attach::attach_at(self.root, self.fd(tree)?, path, file == 1, strict == 1)
+            }
+            Step::MakeDir { path, mode } => attach::make_dir(self.root, path, mode),
+            Step::Node { path, mode, major, minor, uid, gid } => {
+                let node = Node { path, mode, device: (major, minor), owner: (uid, gid) };
+                attach::node(self.root, &node)
+            }
+            Step::Link { target, path, replace } => {
+                attach::link(self.root, target, path, replace == 1)
+            }
+            Step::Mask { path, dir, file } => {
+                let (dir, file) = (self.fd(dir)?, self.fd(file)?);
+                self.covers.mask(self.root, path, dir, file)
+            }
+            Step::Readonly { path } => attach::readonly(self.root, path),
+            Step::Pivot {} => mounts::pivot(self.root),
+            Step::Chroot {} => mounts::chroot(self.root),
+            Step::Hostname { name } => done(syscall!(nr::SETHOSTNAME, name, name.count_bytes())),
+            Step::Domainname { name } => {
+                done(syscall!(nr::SETDOMAINNAME, name, name.count_bytes()))
+            }
+            Step::Sysctl { proc, path, value } => files::write_proc(self.fd(proc)?, path, value),
+            Step::Loopback {} => net::loopback_up(),
+            Step::Session {} => done(syscall!(nr::SETSID)),
+            Step::Keyring { name } => keyring(name),
+            Step::Terminal { width, height, console } => self.terminal(width, height, console == 1),
+            Step::Stdio { stdin, stdout, stderr } => {
+                console::stdio(self.fd(stdin)?, self.fd(stdout)?, self.fd(stderr)?)
+            }
+            Step::StdioOwner { uid } => console::give_stdio(uid),
+            Step::Rlimit { resource, soft, hard } => {
+                done(syscall!(nr::SETRLIMIT, resource, &[soft, hard]))
+            }
+            Step::ResetAffinity {} => reset_affinity(),
+            Step::Umask { mask } => done(syscall!(nr::UMASK, mask)),
+            Step::NoNewPrivs {} => {
+                done(syscall!(nr::PRCTL, PR_SET_NO_NEW_PRIVS, 1_u32, 0_u32, 0_u32, 0_u32))
+            }
+            Step::Cwd { path } => self.enter_cwd(path),
+            Step::Identity {
+                uid,
+                gid,
+                groups,
+                bounding,
+                effective,
+                permitted,
+                inheritable,
+                ambient,
+            } => {
+                let caps = Capabilities { bounding, effective, permitted, inheritable, ambient };
+                creds::become_user(uid, gid, groups, &caps)
+            }
+            Step::Program { args, env, uid } => {
+                if let Some(path) = self.cwd.take() {
+                    syscall!(nr::CHDIR, path)?;
+                }
+                inside_root()?;
+                self.program = Some(Program::prepare(self.root, args, env, uid)?);
+                Ok(())
+            }
+            Step::Ready {} => self.wait_for_start(),
+            Step::Exec {} => match &self.program {
+                Some(program) => Err(program.execute()),
+                None => Err(Fault::detail(detail::MALFORMED)),
+            },
+        }
+    }
+
+    fn terminal(&mut self, width: u32, height: u32, on_console: bool) -> Outcome {
+        let (master, slave) = console::open(self.root, width, height)?;
+        if on_console {
+            console::on_dev_console(self.root, slave.number())?;
+        }
+        console::adopt(slave.number())?;
+        self.send(console::console_report(self.step), Some(master.number()))
+    }
+
+    fn enter_cwd(&mut self, path: &'static CStr) -> Outcome {
+        match syscall!(nr::CHDIR, path) {
+            Err(fault) if matches!(fault.errno, EACCES | EPERM) => {
+                self.cwd = Some(path);
+                Ok(())
+            }
+            other => done(other),
+        }
+    }
+
+    fn wait_for_start(&mut self) -> Outcome {
+        exec::die_by_signals()?;
+        self.send(Report { kind: kind::READY, step: self.step, errno: 0, detail: 0 }, None)?;
+        let mut byte = 0_u8;
+        loop {
+            match syscall!(nr::READ, self.socket, &mut byte, 1_usize) {
+                Err(fault) if fault.errno == EINTR => {}
+                // The engine is gone and nobody will ever start this container.
+                Ok(0) => sys::exit(1),
+                other => return done(other),
+            }
+        }
+    }
+
+    fn send(&self, report: Report, fd: Option<i32>) -> Outcome {
+        let bytes = report.to_bytes();
+        let part = IoVec { base: core::ptr::from_ref(&bytes) as usize, len: Report::LEN };
+        let rights = Rights::of(fd.unwrap_or(-1));
+        let mut message = MsgHdr::new(&part);
+        if fd.is_some() {
+            message.control = core::ptr::from_ref(&rights) as usize;
+            message.control_len = Rights::HEADER + 4;
+        }
+        loop {
+            match syscall!(nr::SENDMSG, self.socket, &message, MSG_NOSIGNAL) {
+                Err(fault) if fault.errno == EINTR => {}
+                other => return done(other),
+            }
+        }
+    }
+}
+
+fn done(result: Outcome<usize>) -> Outcome {
+    result.map(drop)
+}
+
+fn keyring(name: &CStr) -> Outcome {
+    match syscall!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, name) {
+        Err(fault) if fault.errno == ENOSYS => Ok(()),
+        other => done(other),
+    }
+}
+
+/// Affinity is cut to what the cgroup allows, so asking for everything asks
+/// for exactly that.
+fn reset_affinity() -> Outcome {
+    let all = [u64::MAX; 128];
+    match syscall!(nr::SCHED_SETAFFINITY, 0_u32, size_of::<[u64; 128]>(), &all) {
+        Err(fault) if fault.errno == EINVAL => Ok(()),
+        other => done(other),
+    }
+}
+
+/// The working directory must lie below the root: one that was entered by a
+/// leaked descriptor shows itself as "(unreachable)" (CVE-2024-21626).
+fn inside_root() -> Outcome {
+    let mut buffer = [0_u8; 4096];
+    syscall!(nr::GETCWD, &mut buffer, buffer.len())?;
+    if buffer.first() == Some(&b'/') { Ok(()) } else { Err(Fault::detail(detail::CWD_OUTSIDE)) }
+}
+
+#[repr(C)]
+struct IoVec {
+    base: usize,
+    len: usize,
+}
+
+/// The kernel's `struct msghdr`.
+#[repr(C)]
+struct MsgHdr {
+    name: usize,
+    name_len: usize,
+    parts: usize,
+    part_count: usize,
+    control: usize,
+    control_len: usize,
+    flags: usize,
+}
+
+impl MsgHdr {
+    fn new(part: &IoVec) -> Self {
+        let parts = core::ptr::from_ref(part) as usize;
+        Self { name: 0, name_len: 0, parts, part_count: 1, control: 0, control_len: 0, flags: 0 }
+    }
+}
+
+/// A control message with descriptors.
+#[repr(C)]
+struct Rights {
+    len: usize,
+    level: u32,
+    kind: u32,
+    fds: [i32; FDS_PER_MESSAGE],
+}
+
+impl Rights {
+    const HEADER: usize = 16;
+
+    fn new() -> Self {
+        Self { len: 0, level: 0, kind: 0, fds: [-1; FDS_PER_MESSAGE] }
+    }
+
+    fn of(fd: i32) -> Self {
+        let mut rights =
+            Self { len: Self::HEADER + 4, level: SOL_SOCKET, kind: SCM_RIGHTS, ..Self::new() };
+        rights.fds[0] = fd;
+        rights
+    }
+
+    fn number(&self, index: usize) -> i32 {
+        self.fds.get(index).copied().unwrap_or(-1)
+    }
+
+    /// Receives one message into `words`; returns how many descriptors came.
+    fn receive(&mut self, socket: i32, words: &mut [u32; 2]) -> Outcome<usize> {
+        let part = IoVec { base: core::ptr::from_mut(words) as usize, len: size_of::<[u32; 2]>() };
+        let mut message = MsgHdr::new(&part);
+        message.control = core::ptr::from_mut(self) as usize;
+        message.control_len = size_of::<Rights>();
+        loop {
+            match syscall!(nr::RECVMSG, socket, &mut message, MSG_CMSG_CLOEXEC) {
+                Err(fault) if fault.errno == EINTR => {}
+                Err(fault) => return Err(fault),
+                Ok(8) => break,
+                // The engine is gone, or this is not the engine.
+                Ok(_) => return Err(Fault::detail(detail::MALFORMED)),
+            }
+        }
+        if message.control_len < Self::HEADER || self.kind != SCM_RIGHTS {
+            return Ok(0);
+        }
+        Ok(self.len.saturating_sub(Self::HEADER) / 4)
+    }
+}
