@@ -2,6 +2,7 @@
 //! [`exec`]utes it, and a tiny init performs the container's half of it.
 
 pub mod cgroup;
+pub mod daemon;
 pub mod error;
 
 pub use error::{Error, ErrorKind, Result};
