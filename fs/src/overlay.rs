@@ -90,13 +90,27 @@ impl Overlay {
     /// As [`Tree::new_fs`]; `Unsupported` when the options need more than a page and this
     /// kernel has no `lowerdir+`.
     pub fn tree(&self, source: Option<&str>, sb: SbFlags, attr: u64) -> Result<Tree> {
+        self.tree_on(Kernel::host(), source, sb, attr)
+    }
+
+    /// As [`Overlay::tree`], as a kernel with the facilities of `kernel` has to do it.
+    ///
+    /// # Errors
+    /// As [`Overlay::tree`].
+    pub fn tree_on(
+        &self,
+        kernel: &Kernel,
+        source: Option<&str>,
+        sb: SbFlags,
+        attr: u64,
+    ) -> Result<Tree> {
         let source = source.filter(|s| !s.is_empty()).unwrap_or("overlay");
         let context = match FsContext::open("overlay") {
             Err(e) if e.errno() == Some(Errno::ENOSYS) => return self.classic(source, sb, attr),
             other => other?,
         };
         let mut held = Vec::new();
-        if !self.append_layers(&context, &mut held)? {
+        if !self.append_layers(kernel, &context, &mut held)? {
             let list = self.layer_list();
             if !fits(&list) {
                 return self.classic(source, sb, attr);
@@ -116,8 +130,12 @@ impl Overlay {
     }
 
     /// Gives each layer to the kernel by itself; `false` when this kernel takes only a list.
-    fn append_layers(&self, context: &FsContext<'_>, held: &mut Vec<OwnedFd>) -> Result<bool> {
-        let kernel = Kernel::host();
+    fn append_layers(
+        &self,
+        kernel: &Kernel,
+        context: &FsContext<'_>,
+        held: &mut Vec<OwnedFd>,
+    ) -> Result<bool> {
         if kernel.known_lowerdir_append() == Some(false) {
             return Ok(false);
         }

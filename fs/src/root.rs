@@ -17,6 +17,9 @@ use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 
 use crate::{Error, Result};
 
+#[cfg(test)]
+mod tests;
+
 /// The kernel gives up with EAGAIN when something was renamed during `..`; so many tries.
 const RETRIES: usize = 128;
 /// Links the kernel follows in one path (MAXSYMLINKS); so many we expand.
