@@ -1,1 +1,20 @@
-//! Parts that the root suites share: real daemons, bundles, censuses.
+//! Parts that the root suites, the demo and the benches share: real daemons from Debian packages,
+//! real images and bundles, drivers for every door of the shim, and the census that shows what is
+//! left behind.
+
+pub mod bundle;
+pub mod census;
+pub mod command;
+pub mod containerd;
+pub mod cri;
+pub mod ctr;
+pub mod error;
+pub mod grpc;
+pub mod host;
+pub mod image;
+pub mod packages;
+pub mod shimrpc;
+pub mod wait;
+pub mod workspace;
+
+pub use error::{Error, Result};

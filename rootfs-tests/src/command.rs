@@ -1,0 +1,198 @@
+//! Running a program with a deadline and keeping what it wrote.
+
+use crate::error::{Context, Error, Result};
+use crate::wait::{self, Deadline, PATIENCE};
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// A command line to be run once.
+#[derive(Debug)]
+pub struct Run {
+    command: Command,
+    stdin: Option<Vec<u8>>,
+    within: Duration,
+}
+
+/// How a program ended and what it wrote.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The command line, for messages.
+    pub command: String,
+    /// Exit code, or 128 plus the signal.
+    pub code: i32,
+    /// Everything from standard output.
+    pub stdout: Vec<u8>,
+    /// Everything from standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Run {
+    /// A program by name or path, with no arguments yet.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self { command: Command::new(program), stdin: None, within: PATIENCE }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Starts it in this directory.
+    #[must_use]
+    pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Feeds standard input; without this it is empty.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Allows this much time instead of [`PATIENCE`].
+    #[must_use]
+    pub fn within(mut self, within: Duration) -> Self {
+        self.within = within;
+        self
+    }
+
+    /// Runs to the end, whatever the exit code.
+    ///
+    /// # Errors
+    /// It cannot be started, or [`Error::Deadline`] with what it wrote so far; it is killed then.
+    pub fn output(mut self) -> Result<Output> {
+        let line = line(&self.command);
+        let stdin = if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() };
+        self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().during(|| format!("start {line}"))?;
+        if let (Some(bytes), Some(mut pipe)) = (self.stdin.take(), child.stdin.take()) {
+            // A program that ends without reading is no failure of this side.
+            std::thread::spawn(move || pipe.write_all(&bytes));
+        }
+        let stdout = drain(child.stdout.take());
+        let stderr = drain(child.stderr.take());
+        let deadline = Deadline::after(self.within);
+        let ended = end(&mut child, &line, deadline);
+        let (stdout, stderr) = (collect(&stdout, deadline), collect(&stderr, deadline));
+        match ended {
+            Ok(status) => Ok(Output { command: line, code: code(status), stdout, stderr }),
+            Err(error) => {
+                let text = tail(&[stdout, stderr].concat());
+                Err(Error::Check(format!("{error}\n{text}")))
+            }
+        }
+    }
+
+    /// Runs to the end and wants exit code 0.
+    ///
+    /// # Errors
+    /// As [`Run::output`], or [`Error::Command`] with the end of its output.
+    pub fn ok(self) -> Result<Output> {
+        let output = self.output()?;
+        if output.code == 0 { Ok(output) } else { Err(output.refused()) }
+    }
+}
+
+impl Output {
+    /// Standard output as text, without white space round it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim().to_owned()
+    }
+
+    /// Standard error as text, without white space round it.
+    #[must_use]
+    pub fn complaint(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).trim().to_owned()
+    }
+
+    /// The error for an exit code that was not wanted.
+    #[must_use]
+    pub fn refused(&self) -> Error {
+        Error::Command {
+            command: self.command.clone(),
+            status: format!("exit code {}", self.code),
+            output: tail(&[self.stdout.as_slice(), self.stderr.as_slice()].concat()),
+        }
+    }
+}
+
+/// Waits for the end of a child; kills it when the time is over.
+///
+/// # Errors
+/// [`Error::Deadline`].
+pub fn end(child: &mut Child, what: &str, deadline: Deadline) -> Result<ExitStatus> {
+    let in_time = wait::process(child.id())
+        .and_then(|fd| wait::readable(&fd, &format!("the end of {what}"), deadline));
+    if let Err(error) = in_time {
+        child.kill().during(|| format!("kill {what}"))?;
+        child.wait().during(|| format!("wait for {what}"))?;
+        return Err(error);
+    }
+    child.wait().during(|| format!("wait for {what}"))
+}
+
+/// An exit code as shells count it: 128 plus the signal for a killed process.
+#[must_use]
+pub fn code(status: ExitStatus) -> i32 {
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
+}
+
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+/// Reads a pipe to its end in the background, piece by piece, so that a pipe which somebody keeps
+/// open costs only the deadline and loses nothing.
+fn drain(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let Some(mut pipe) = pipe else { return };
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            if sender.send(buffer.get(..count).unwrap_or_default().to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn collect(pieces: &Receiver<Vec<u8>>, deadline: Deadline) -> Vec<u8> {
+    let mut all = Vec::new();
+    let least = Duration::from_millis(200);
+    while let Ok(piece) = pieces.recv_timeout(deadline.left().max(least)) {
+        all.extend(piece);
+    }
+    all
+}
+
+/// The last four kilobytes as text.
+fn tail(bytes: &[u8]) -> String {
+    let from = bytes.len().saturating_sub(4096);
+    String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).trim().to_owned()
+}

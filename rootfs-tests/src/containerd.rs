@@ -1,0 +1,273 @@
+//! A private, real containerd.
+//!
+//! ```text
+//! /tmp/bhXXXXXX/          short, because socket paths may have 107 bytes
+//!   c.sock, c.sock.ttrpc  where ctr, CRI and shims reach it
+//!   root/ state/          the daemon's own
+//!   bin/                  first in its PATH: shims and runc of the release, the shim under test
+//!   cni/                  one bridge network, addresses kept in here
+//!   logs/                 of pods
+//!   containerd.toml, containerd.log
+//! ```
+//!
+//! It runs in the host's namespaces, so that a census sees everything it leaves.
+
+mod config;
+
+use crate::command;
+use crate::cri::Cri;
+use crate::ctr::Ctr;
+use crate::error::{Context, Error, Result};
+use crate::grpc::Connection;
+use crate::packages::{Packages, Release};
+use crate::wait::{self, Deadline, PATIENCE};
+use crate::{host, image, workspace};
+use rustix::process::Signal;
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The namespace that CRI works in.
+pub const CRI_NAMESPACE: &str = "k8s.io";
+/// Handler and `ctr --runtime` of the stock shim.
+pub const RUNC: &str = "io.containerd.runc.v2";
+/// `ctr --runtime` of the shim under test.
+pub const BOATHOOK: &str = "io.containerd.boathook.v2";
+/// The shim under test, as the daemon looks for it.
+const SHIM: &str = "containerd-shim-boathook-v2";
+
+/// A running daemon; dropping it ends it and what it started.
+#[derive(Debug)]
+pub struct Daemon {
+    packages: Packages,
+    dir: TempDir,
+    bridge: String,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Starts a daemon of this release and waits until it answers.
+    ///
+    /// The shim under test is known to it by the handler `boathook` when it has been built.
+    ///
+    /// # Errors
+    /// Something is missing on this machine, or the daemon does not come up; its log is shown.
+    pub fn start(release: Release) -> Result<Self> {
+        host::need_root()?;
+        host::exclusive()?;
+        let packages = Packages::get(release)?;
+        let dir = tempfile::Builder::new()
+            .prefix("bh")
+            .tempdir_in("/tmp")
+            .during(|| "make a directory in /tmp")?;
+        // Interface names have 15 bytes; the directory's own suffix is as unique as it is.
+        let suffix = dir.path().file_name().map(|name| name.to_string_lossy().into_owned());
+        let bridge = format!("{}-br", suffix.unwrap_or_default());
+        let mut daemon = Self { packages, dir, bridge, child: None };
+        daemon.prepare()?;
+        daemon.up()?;
+        Ok(daemon)
+    }
+
+    /// Starts it again after [`Daemon::stop`] or [`Daemon::kill`], on the same directories.
+    ///
+    /// # Errors
+    /// It does not come up; its log is shown.
+    pub fn up(&mut self) -> Result<()> {
+        let log = self.path("containerd.log");
+        let failed = || format!("open {}", log.display());
+        let out = File::options().create(true).append(true).open(&log).during(failed)?;
+        let err = out.try_clone().during(failed)?;
+        let program = self.packages.containerd();
+        let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let child = Command::new(&program)
+            .arg("--config")
+            .arg(self.path("containerd.toml"))
+            .env("PATH", format!("{}:{system}", self.path("bin").display()))
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .during(|| format!("start {}", program.display()))?;
+        self.child = Some(child);
+        self.ready().map_err(|error| Error::check(format!("{error}\n{}", self.log_tail())))
+    }
+
+    /// Ends the daemon in order; its containers live on.
+    ///
+    /// # Errors
+    /// It does not end in time; it is killed then.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        host::signal(child.id(), Signal::TERM)?;
+        let ended = command::end(&mut child, "containerd", Deadline::after(PATIENCE));
+        ended.map(drop).map_err(|error| Error::check(format!("{error}\n{}", self.log_tail())))
+    }
+
+    /// Kills the daemon; its containers live on.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn kill(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        child.kill().during(|| "kill containerd")?;
+        child.wait().map(drop).during(|| "wait for containerd")
+    }
+
+    /// The process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// The release's programs.
+    #[must_use]
+    pub fn packages(&self) -> &Packages {
+        &self.packages
+    }
+
+    /// The daemon's directory and everything in it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where shims' bundles and the daemon's sockets are.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// A directory for pod logs.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.path("logs")
+    }
+
+    /// The gRPC socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.path("c.sock")
+    }
+
+    /// The daemon's own client in this namespace.
+    #[must_use]
+    pub fn ctr(&self, namespace: &str) -> Ctr {
+        Ctr::new(self.packages.ctr(), self.socket(), namespace)
+    }
+
+    /// A CRI client, once the daemon says that runtime and network are ready.
+    ///
+    /// # Errors
+    /// They do not become ready.
+    pub fn cri(&self) -> Result<Cri> {
+        let cri = Cri::connect(&self.socket())?;
+        wait::until("CRI's runtime and network", PATIENCE, || {
+            let Ok(answer) = cri.status() else { return Ok(None) };
+            let conditions = answer.status.unwrap_or_default().conditions;
+            let ready = |name: &str| conditions.iter().any(|it| it.r#type == name && it.status);
+            Ok((ready("RuntimeReady") && ready("NetworkReady")).then_some(()))
+        })?;
+        Ok(cri)
+    }
+
+    /// Makes the two images of [`crate::image`] known in a namespace.
+    ///
+    /// # Errors
+    /// The import fails.
+    pub fn import(&self, namespace: &str) -> Result<()> {
+        let cache = self.packages.cache();
+        let archive = image::archive(&self.packages.busybox(), &cache)?;
+        let archive = archive.display().to_string();
+        self.ctr(namespace).ok(&["image", "import", &archive])?;
+        if namespace == CRI_NAMESPACE {
+            // CRI learns of images by an event of its own.
+            let cri = self.cri()?;
+            wait::until("CRI's knowledge of the images", PATIENCE, || {
+                Ok((cri.has_image(image::PAUSE)? && cri.has_image(image::BUSYBOX)?).then_some(()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The end of the daemon's log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let text = fs::read(self.path("containerd.log")).unwrap_or_default();
+        let from = text.len().saturating_sub(6000);
+        let tail = String::from_utf8_lossy(text.get(from..).unwrap_or_default()).into_owned();
+        format!("containerd's log ends:\n{tail}")
+    }
+
+    /// The shims of this daemon that are alive.
+    #[must_use]
+    pub fn shims(&self) -> Vec<u32> {
+        let address = format!("-address {}", self.socket().display());
+        host::processes(|line| line.contains(&address) && line.contains("containerd-shim-"))
+    }
+
+    /// Ends the daemon and looks that nothing of it remains outside its directory.
+    ///
+    /// # Errors
+    /// It does not end, or its shims do not.
+    pub fn end(mut self) -> Result<()> {
+        self.stop()?;
+        let left = self.shims();
+        crate::ensure!(left.is_empty(), "shims outlive their containers: {left:?}");
+        host::remove_link(&self.bridge)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn prepare(&self) -> Result<()> {
+        for name in ["root", "state", "bin", "cni", "logs"] {
+            fs::create_dir(self.path(name)).during(|| format!("mkdir {name}"))?;
+        }
+        let link = |target: &Path, name: &str| {
+            symlink(target, self.path("bin").join(name)).during(|| format!("link {name}"))
+        };
+        link(&self.packages.runc_shim(), "containerd-shim-runc-v2")?;
+        link(&self.packages.runc(), "runc")?;
+        if let Ok(shim) = workspace::shim() {
+            link(&shim, SHIM)?;
+        }
+        let network = config::network(&self.bridge, &self.path("cni-addresses"));
+        fs::write(self.path("cni/10-boathook.conflist"), network).during(|| "write CNI's file")?;
+        let text = config::daemon(self.packages.release, self.dir.path(), &self.packages.cni());
+        fs::write(self.path("containerd.toml"), text).during(|| "write containerd.toml")
+    }
+
+    /// Asks for its version until it answers.
+    fn ready(&mut self) -> Result<()> {
+        let socket = self.socket();
+        let child = &mut self.child;
+        wait::until("an answer of containerd", PATIENCE, || {
+            if let Some(child) = child.as_mut() {
+                let ended = child.try_wait().during(|| "wait for containerd")?;
+                crate::ensure!(ended.is_none(), "containerd ended at once: {ended:?}");
+            }
+            let version = "/containerd.services.version.v1.Version/Version";
+            let answer = Connection::open(&socket)
+                .and_then(|it| it.call::<(), ()>(version, (), Duration::from_secs(5)));
+            Ok(answer.ok())
+        })
+    }
+}
+
+impl Drop for Daemon {
+    /// Best effort for a suite that failed half-way; [`Daemon::end`] reports what goes wrong.
+    fn drop(&mut self) {
+        let _ = self.stop();
+        for shim in self.shims() {
+            let _ = host::signal(shim, Signal::KILL);
+            let _ = wait::gone(shim, PATIENCE);
+        }
+        let _ = host::unmount_below(self.dir.path());
+        let _ = host::remove_link(&self.bridge);
+    }
+}

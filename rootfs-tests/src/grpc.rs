@@ -1,0 +1,76 @@
+//! Unary gRPC calls over a unix socket, from code that is not async.
+
+use crate::error::{Context, Error, Result};
+use http::uri::PathAndQuery;
+use std::path::Path;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+/// A connection with the thread that drives it.
+#[derive(Debug)]
+pub struct Connection {
+    runtime: Runtime,
+    channel: Channel,
+}
+
+impl Connection {
+    /// Connects to a server's unix socket.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn open(socket: &Path) -> Result<Self> {
+        let runtime =
+            Builder::new_current_thread().enable_all().build().during(|| "start tokio")?;
+        let failed = |error: tonic::transport::Error| Error::Rpc {
+            call: format!("connect to {}", socket.display()),
+            code: "Unavailable".into(),
+            message: error.to_string(),
+        };
+        let endpoint =
+            Endpoint::from_shared(format!("unix://{}", socket.display())).map_err(failed)?;
+        let channel = runtime.block_on(endpoint.connect()).map_err(failed)?;
+        Ok(Self { runtime, channel })
+    }
+
+    /// Calls `/package.Service/Method` and waits at most `within` for the answer.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] with the server's code and text, or `DeadlineExceeded`.
+    pub fn call<Q, A>(&self, method: &'static str, request: Q, within: Duration) -> Result<A>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(within);
+        // The server's own limit for large ExecSync answers is 16 MiB.
+        let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(32 << 20);
+        let answer = self.runtime.block_on(async {
+            let ready = client.ready().await;
+            ready.map_err(|error| Status::unavailable(error.to_string()))?;
+            let path = PathAndQuery::from_static(method);
+            let unary = client.unary(request, path, ProstCodec::<Q, A>::default());
+            match tokio::time::timeout(within, unary).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Status::deadline_exceeded(format!("no answer in {within:?}"))),
+            }
+        });
+        match answer {
+            Ok(answer) => Ok(answer.into_inner()),
+            Err(status) => Err(refusal(method, &status)),
+        }
+    }
+}
+
+fn refusal(method: &str, status: &Status) -> Error {
+    let code: Code = status.code();
+    Error::Rpc {
+        call: method.rsplit('/').next().unwrap_or(method).to_owned(),
+        code: format!("{code:?}"),
+        message: status.message().to_owned(),
+    }
+}

@@ -1,0 +1,190 @@
+//! What the suites do to the machine itself, with the least of rights.
+
+use crate::error::{Context, Error, Result};
+use crate::wait::{self, PATIENCE};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, sendto, socket};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Longer than any suite runs.
+const TURN: Duration = Duration::from_secs(20 * 60);
+
+/// Waits for this process's turn on the machine and keeps it until the process ends.
+///
+/// A census compares the whole machine before and after, so two suites, or a suite and a bench,
+/// must not run at once. The lock is on the directory `/run` and leaves no file.
+///
+/// # Errors
+/// Somebody else holds it for twenty minutes.
+pub fn exclusive() -> Result<()> {
+    static TURN_HELD: OnceLock<File> = OnceLock::new();
+    if TURN_HELD.get().is_some() {
+        return Ok(());
+    }
+    let run = File::open("/run").during(|| "open /run")?;
+    wait::until("the end of another suite, demo or bench on this machine", TURN, || {
+        match flock(&run, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(())),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(errno).during(|| "lock /run"),
+        }
+    })?;
+    // A second thread that came first holds the same lock for the same process.
+    let _ = TURN_HELD.set(run);
+    Ok(())
+}
+
+/// Fails unless this process is root.
+///
+/// # Errors
+/// [`Error::Missing`] with what to do.
+pub fn need_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::Missing { what: "root".into(), remedy: "run this suite as root".into() })
+}
+
+/// Removes a network link by name; one that is not there is as good as removed.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn remove_link(name: &str) -> Result<()> {
+    const RTM_DELLINK: u16 = 17;
+    const NLM_F_REQUEST_ACK: u16 = 0x5;
+    const IFLA_IFNAME: u16 = 3;
+    let what = || format!("remove the network link {name}");
+    // nlmsghdr, ifinfomsg (all zero: found by name), one attribute (rtnetlink(7)).
+    let attribute = 4 + name.len() + 1;
+    let length = 16 + 16 + attribute.next_multiple_of(4);
+    let mut message = Vec::with_capacity(length);
+    message.extend(u32::try_from(length).unwrap_or(0).to_ne_bytes());
+    message.extend(RTM_DELLINK.to_ne_bytes());
+    message.extend(NLM_F_REQUEST_ACK.to_ne_bytes());
+    message.extend([0; 8 + 16]);
+    message.extend(u16::try_from(attribute).unwrap_or(0).to_ne_bytes());
+    message.extend(IFLA_IFNAME.to_ne_bytes());
+    message.extend(name.as_bytes());
+    message.resize(length, 0);
+
+    let kernel = SocketAddrNetlink::new(0, 0);
+    // Protocol 0 of this family is NETLINK_ROUTE.
+    let link = socket(AddressFamily::NETLINK, SocketType::RAW, None).during(what)?;
+    sendto(&link, &message, SendFlags::empty(), &kernel).during(what)?;
+    let mut answer = [0; 256];
+    let (_, count) = recv(&link, &mut answer[..], RecvFlags::empty()).during(what)?;
+    // nlmsgerr: a negative errno, 0 for success.
+    let error = answer.get(16..20).filter(|_| count >= 20).and_then(|it| it.try_into().ok());
+    match error.map(i32::from_ne_bytes) {
+        Some(0) => Ok(()),
+        Some(negative) if Errno::from_raw_os_error(-negative) == Errno::NODEV => Ok(()),
+        Some(negative) => Err(Errno::from_raw_os_error(-negative)).during(what),
+        None => Err(Error::check(format!("{}: short answer", what()))),
+    }
+}
+
+/// The process ids whose command line satisfies `matches`; zombies have none.
+#[must_use]
+pub fn processes(matches: impl Fn(&str) -> bool) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| matches(&command_line(*pid)))
+        .collect()
+}
+
+/// A process's command line with spaces between the words; empty when it is gone.
+#[must_use]
+pub fn command_line(pid: u32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
+}
+
+/// Sends a signal to a process that this process is responsible for; gone already is fine.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let sent = pidfd_open(raw, PidfdFlags::empty()).and_then(|fd| pidfd_send_signal(&fd, signal));
+    match sent {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno).during(|| format!("send {signal:?} to {pid}")),
+    }
+}
+
+/// Detaches every mount at or below `dir`, the innermost first.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn unmount_below(dir: &Path) -> Result<()> {
+    for mount in mounts_below(dir)?.iter().rev() {
+        let done = unmount(mount, UnmountFlags::DETACH);
+        match done {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(errno) => return Err(errno).during(|| format!("unmount {}", mount.display())),
+        }
+    }
+    Ok(())
+}
+
+/// The mount points at or below `dir`, in the order they were mounted.
+///
+/// # Errors
+/// The mount table cannot be read.
+pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo").during(|| "read mountinfo")?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(points.map(PathBuf::from).filter(|point| point.starts_with(dir)).collect())
+}
+
+/// Removes `/name` from every cgroup hierarchy: the directory above a namespace's or a pod's
+/// containers, which runtimes make and leave. Directories with processes stay.
+///
+/// # Errors
+/// The mount table cannot be read, or somebody is still in there.
+pub fn remove_cgroup(name: &str) -> Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo").during(|| "read mountinfo")?;
+    for line in table.lines() {
+        let is_cgroup = line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
+        let point = line.split(' ').nth(4).filter(|_| is_cgroup);
+        let Some(point) = point else { continue };
+        let dir = Path::new(point).join(name.trim_start_matches('/'));
+        if dir != Path::new(point) && dir.exists() {
+            // A cgroup whose last process has just been reaped is busy for a moment.
+            wait::until(
+                &format!("the end of {}", dir.display()),
+                PATIENCE,
+                || match fs::remove_dir(&dir) {
+                    Ok(()) => Ok(Some(())),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(())),
+                    Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Ok(None),
+                    Err(error) => Err(error).during(|| format!("rmdir {}", dir.display())),
+                },
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until no process satisfies `matches` any more.
+///
+/// # Errors
+/// [`Error::Deadline`] naming those that remain.
+pub fn none_left(what: &str, matches: impl Fn(&str) -> bool) -> Result<()> {
+    let ended = wait::until(what, PATIENCE, || Ok(processes(&matches).is_empty().then_some(())));
+    ended.map_err(|error| {
+        let left: Vec<String> = processes(&matches)
+            .into_iter()
+            .map(|pid| format!("\n  {pid}: {}", command_line(pid)))
+            .collect();
+        Error::Check(format!("{error}{}", left.concat()))
+    })
+}
