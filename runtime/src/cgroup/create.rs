@@ -1,0 +1,221 @@
+//! Making a cgroup in every hierarchy, and unmaking what was made if a step fails.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::group::{Cgroup, Member};
+use super::hierarchy::Hierarchies;
+use super::layout::Mode;
+use super::path::Base;
+use super::plan::CgroupPlan;
+use super::{apply, file, v1, v2};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How often a path is walked again because somebody else removed a parent
+/// between two steps (a sibling's delete removes parents that are empty).
+const RACES: usize = 16;
+
+/// What a child needs in order to be in the cgroup from its first instant.
+#[derive(Debug)]
+pub enum Join {
+    /// One `tasks` file per v1 hierarchy: the child, while it has one thread
+    /// only, writes `0` to each.
+    V1(Vec<OwnedFd>),
+    /// The v2 directory, for `CLONE_INTO_CGROUP`.
+    V2(OwnedFd),
+    /// Both: clone into `unified`, then the child writes to `tasks`.
+    Hybrid {
+        /// As in [`Join::V1`].
+        tasks: Vec<OwnedFd>,
+        /// As in [`Join::V2`].
+        unified: OwnedFd,
+    },
+}
+
+impl Cgroup {
+    /// Makes the cgroup and writes its limits, before any task is in it.
+    ///
+    /// An existing cgroup is taken over if it is empty and not frozen.
+    ///
+    /// # Errors
+    /// `WrongState` for an existing one with processes or frozen; else what the
+    /// kernel refused, with the field of config.json. Exactly the directories
+    /// made by this call are removed again.
+    pub fn create(hierarchies: &Hierarchies, plan: &CgroupPlan) -> Result<Self> {
+        let paths = place(hierarchies, plan)?;
+        let mut group = Self {
+            hierarchies: hierarchies.clone(),
+            driver: plan.driver(),
+            members: Vec::with_capacity(paths.len()),
+        };
+        match group.fill(paths, plan) {
+            Ok(()) => Ok(group),
+            Err(error) => {
+                group.unmake();
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&mut self, paths: Vec<String>, plan: &CgroupPlan) -> Result<()> {
+        for (index, path) in paths.into_iter().enumerate() {
+            let made = make(self.hierarchies.root(index), &path)
+                .map_err(|errno| make_error(&self.hierarchies, index, &path, errno))?;
+            self.members.push(Member { index, path, made });
+        }
+        if self.members.iter().any(|member| member.made == 0) {
+            self.require_idle()?;
+        }
+        match self.mode() {
+            Mode::V1 | Mode::Hybrid => v1::prepare(self, plan.writes())?,
+            Mode::V2 => v2::prepare(self, plan)?,
+        }
+        apply::apply(self, plan.writes())
+    }
+
+    /// Takes back what [`Self::fill`] made; nothing is in it yet.
+    fn unmake(&self) {
+        for member in self.members.iter().rev() {
+            remove_made(self.hierarchies.root(member.index), &member.path, member.made);
+        }
+    }
+
+    fn require_idle(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::new(ErrorKind::WrongState, text));
+        let pids = self.pids_everywhere()?;
+        if !pids.is_empty() {
+            return refuse(format!(
+                "cgroup {} is not empty: {} processes, the first is {}",
+                self.path(),
+                pids.len(),
+                pids[0]
+            ));
+        }
+        match self.frozen_state() {
+            Ok(super::FrozenState::Thawed) => Ok(()),
+            Ok(_) => refuse(format!("cgroup {} is frozen", self.path())),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens what a child joins by; for the first process and for every exec.
+    ///
+    /// # Errors
+    /// `NotFound` when the cgroup is gone.
+    pub fn join_files(&self) -> Result<Join> {
+        let mut tasks = Vec::with_capacity(self.members.len());
+        let mut unified = None;
+        for member in &self.members {
+            let root = self.hierarchies.root(member.index);
+            let failed = |errno| {
+                let error = Error::sys(format!("opening cgroup /{}", member.path), errno);
+                let gone = matches!(errno, Errno::ENOENT | Errno::ENODEV);
+                if gone { error.with_kind(ErrorKind::NotFound) } else { error }
+            };
+            if self.hierarchies.mount(member.index).is_v2() {
+                unified = Some(file::open_dir_path(root, &member.path).map_err(failed)?);
+            } else {
+                let path = format!("{}/tasks", member.path);
+                tasks.push(file::open_write(root, &path).map_err(failed)?);
+            }
+        }
+        match unified {
+            Some(unified) if self.mode() == Mode::V2 => Ok(Join::V2(unified)),
+            Some(unified) => Ok(Join::Hybrid { tasks, unified }),
+            None => Ok(Join::V1(tasks)),
+        }
+    }
+}
+
+/// The path in each hierarchy.
+fn place(hierarchies: &Hierarchies, plan: &CgroupPlan) -> Result<Vec<String>> {
+    let path = &plan.location().path;
+    match plan.location().base {
+        Base::MountRoot => Ok(vec![path.clone(); hierarchies.len()]),
+        Base::Own => {
+            let own = hierarchies.own_paths()?;
+            let join = |(index, own): (usize, String)| {
+                let own = own.trim_matches('/');
+                let base = match hierarchies.mount(index).is_v2() {
+                    true => own.rsplit_once('/').map_or("", |(parent, _)| parent),
+                    false => own,
+                };
+                if base.is_empty() { path.clone() } else { format!("{base}/{path}") }
+            };
+            Ok(own.into_iter().enumerate().map(join).collect())
+        }
+    }
+}
+
+/// Makes `path` with its missing parents; returns how many directories were
+/// made. One system call when only the leaf is missing.
+fn make(root: BorrowedFd<'_>, path: &str) -> nix::Result<usize> {
+    let mut made_parents = 0;
+    for _ in 0..RACES {
+        match file::make_dir(root, path) {
+            Ok(()) => return Ok(made_parents + 1),
+            Err(Errno::EEXIST) => return Ok(0),
+            Err(Errno::ENOENT) => match make_parents(root, path) {
+                Ok(count) => made_parents = made_parents.max(count),
+                Err((Errno::ENOENT, count)) => made_parents = made_parents.max(count),
+                Err((errno, count)) => {
+                    remove_parents(root, path, count.max(made_parents));
+                    return Err(errno);
+                }
+            },
+            Err(errno) => {
+                remove_parents(root, path, made_parents);
+                return Err(errno);
+            }
+        }
+    }
+    remove_parents(root, path, made_parents);
+    Err(Errno::ENOENT)
+}
+
+/// Makes the missing parents of `path`, the topmost first; returns how many.
+fn make_parents(root: BorrowedFd<'_>, path: &str) -> Result<usize, (Errno, usize)> {
+    let mut made = 0;
+    for (at, _) in path.match_indices('/') {
+        match file::make_dir(root, &path[..at]) {
+            Ok(()) => made += 1,
+            Err(Errno::EEXIST) => {}
+            Err(errno) => return Err((errno, made)),
+        }
+    }
+    Ok(made)
+}
+
+/// Removes the last `made` components of `path`, the leaf first.
+pub(super) fn remove_made(root: BorrowedFd<'_>, path: &str, made: usize) {
+    if made > 0 && !matches!(file::remove_dir(root, path), Ok(()) | Err(Errno::ENOENT)) {
+        return;
+    }
+    remove_parents(root, path, made.saturating_sub(1));
+}
+
+/// Removes `count` parents of `path`, the lowest first, as far as they are empty.
+pub(super) fn remove_parents(root: BorrowedFd<'_>, path: &str, count: usize) {
+    let mut path = path;
+    for _ in 0..count {
+        let Some((parent, _)) = path.rsplit_once('/') else { return };
+        // Somebody else's cgroup may be in it by now; then it is theirs to keep.
+        if !matches!(file::remove_dir(root, parent), Ok(()) | Err(Errno::ENOENT)) {
+            return;
+        }
+        path = parent;
+    }
+}
+
+fn make_error(hierarchies: &Hierarchies, index: usize, path: &str, errno: Errno) -> Error {
+    let place = hierarchies.mount(index).mount_point.join(path);
+    let error = Error::sys(format!("making cgroup {}", place.display()), errno);
+    match errno {
+        Errno::EINVAL | Errno::ENAMETOOLONG | Errno::ENOTDIR => {
+            error.with_kind(ErrorKind::InvalidInput)
+        }
+        _ => error,
+    }
+}

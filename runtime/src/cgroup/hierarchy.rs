@@ -1,0 +1,180 @@
+//! The mounted hierarchies with a descriptor each, opened once.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode as FileMode;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, fstatfs};
+
+use super::controller::Controllers;
+use super::layout::{CONVENTIONAL, HierarchyMount, Kind, Layout, MountLine, parse_membership};
+use super::{Mode, file};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The cgroup hierarchies of this host, each held by an `O_PATH` descriptor.
+///
+/// Cheap to clone: the clones share the descriptors.
+#[derive(Debug, Clone)]
+pub struct Hierarchies(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    /// One per entry of `layout.mounts`, in its order.
+    roots: Vec<OwnedFd>,
+}
+
+impl Hierarchies {
+    /// Finds the hierarchies and opens each; asks once, remember the answer.
+    ///
+    /// Looks at the usual mount points first and reads `mountinfo` only when
+    /// they are not what they should be. The file system type of every
+    /// descriptor is checked, so that no later write can land in a directory
+    /// of another file system.
+    ///
+    /// # Errors
+    /// `Unsupported` when no cgroup file system is mounted; `Internal` when a
+    /// mount cannot be opened.
+    pub fn probe() -> Result<Self> {
+        if let Some(found) = Self::unified()? {
+            return Ok(found);
+        }
+        let membership = read_proc("/proc/self/cgroup")?;
+        if let Some(found) = Layout::guess(&membership).ok().and_then(|l| Self::open(l).ok()) {
+            return Ok(found);
+        }
+        Self::open(Layout::parse(&read_proc("/proc/self/mountinfo")?)?)
+    }
+
+    /// `Some` when `/sys/fs/cgroup` itself is a v2 hierarchy.
+    fn unified() -> Result<Option<Self>> {
+        let Ok(root) = open_dir(Path::new(CONVENTIONAL)) else { return Ok(None) };
+        if magic(&root) != Ok(CGROUP2_SUPER_MAGIC) {
+            return Ok(None);
+        }
+        let controllers = v2_controllers(root.as_fd())?;
+        let layout = Layout::unified(controllers);
+        Ok(Some(Self(Arc::new(Inner { layout, roots: vec![root] }))))
+    }
+
+    fn open(mut layout: Layout) -> Result<Self> {
+        let mut roots = Vec::with_capacity(layout.mounts.len());
+        for mount in &layout.mounts {
+            roots.push(open_hierarchy(mount)?);
+        }
+        if layout.mode == Mode::V2 {
+            for (mount, root) in layout.mounts.iter_mut().zip(&roots) {
+                mount.controllers = v2_controllers(root.as_fd())?;
+            }
+        }
+        Ok(Self(Arc::new(Inner { layout, roots })))
+    }
+
+    /// What is mounted where.
+    pub fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    /// How the host uses cgroups.
+    pub fn mode(&self) -> Mode {
+        self.0.layout.mode
+    }
+
+    /// The root directory of the hierarchy at `index` of `layout().mounts`.
+    pub(super) fn root(&self, index: usize) -> BorrowedFd<'_> {
+        self.0.roots[index].as_fd()
+    }
+
+    pub(super) fn mount(&self, index: usize) -> &HierarchyMount {
+        &self.0.layout.mounts[index]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.roots.len()
+    }
+
+    /// The calling process's own cgroup in each hierarchy, relative to the
+    /// mount, without slashes at the ends; in the order of the layout.
+    pub(super) fn own_paths(&self) -> Result<Vec<String>> {
+        let membership: Vec<_> = parse_membership(&read_proc("/proc/self/cgroup")?).collect();
+        let mountinfo = read_proc("/proc/self/mountinfo")?;
+        let lines: Vec<_> = mountinfo.lines().filter_map(MountLine::parse).collect();
+        self.layout().mounts.iter().map(|mount| own_path(mount, &membership, &lines)).collect()
+    }
+}
+
+/// The path of our cgroup below the mount: what is mounted may itself be a
+/// sub-directory of the hierarchy (a container that sees only its own part).
+fn own_path(
+    mount: &HierarchyMount,
+    membership: &[super::layout::Membership],
+    lines: &[MountLine],
+) -> Result<String> {
+    let own = membership.iter().find(|m| m.kind == mount.kind).map_or("/", |m| m.path.as_str());
+    let root = lines
+        .iter()
+        .rev()
+        .find(|line| line.mount_point == mount.mount_point)
+        .map_or("/", |line| line.root.as_str());
+    let below = Path::new(own).strip_prefix(root).ok().and_then(Path::to_str);
+    match below {
+        Some(path) if !path.split('/').any(|part| part == "..") => Ok(path.to_owned()),
+        _ => Err(Error::field(
+            "linux.cgroupsPath",
+            format!(
+                "a relative path needs this process's own cgroup {own:?}, which lies outside of \
+                 the mount {} (root {root:?}); use an absolute path",
+                mount.mount_point.display()
+            ),
+        )),
+    }
+}
+
+fn open_hierarchy(mount: &HierarchyMount) -> Result<OwnedFd> {
+    let expected = if mount.is_v2() { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
+    let mut result = open_checked(&mount.mount_point, expected);
+    if let (Err(Errno::ENOENT), Kind::V1(list)) = (&result, &mount.kind) {
+        // Controllers mounted together have one directory and a link per controller.
+        let parent = mount.mount_point.parent().unwrap_or(Path::new(CONVENTIONAL));
+        if let Some(first) = list.split(',').next() {
+            result = open_checked(&parent.join(first), expected);
+        }
+    }
+    result.map_err(|errno| {
+        Error::sys(
+            format!("opening the cgroup hierarchy at {}", mount.mount_point.display()),
+            errno,
+        )
+    })
+}
+
+fn open_checked(path: &Path, expected: FsType) -> nix::Result<OwnedFd> {
+    let dir = open_dir(path)?;
+    // ENOENT: as far as we are concerned no such hierarchy is there.
+    if magic(&dir)? == expected { Ok(dir) } else { Err(Errno::ENOENT) }
+}
+
+fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(path, flags, FileMode::empty())
+}
+
+fn magic(dir: &OwnedFd) -> nix::Result<FsType> {
+    Ok(fstatfs(dir)?.filesystem_type())
+}
+
+fn v2_controllers(root: BorrowedFd<'_>) -> Result<Controllers> {
+    let text = file::read(root, "cgroup.controllers")
+        .map_err(|errno| Error::sys("reading cgroup.controllers", errno))?;
+    Ok(Controllers::parse_v2(&text))
+}
+
+fn read_proc(path: &str) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| {
+        Error::sys(format!("reading {path}"), error).with_kind(ErrorKind::Internal)
+    })
+}

@@ -1,0 +1,78 @@
+//! What only v1 needs between mkdir and the limits.
+
+use nix::errno::Errno;
+
+use super::controller::Controller;
+use super::file;
+use super::group::{At, Cgroup};
+use super::limits::Write;
+use crate::error::{Error, Result};
+
+/// Gives the new cpuset directories CPUs and memory nodes: a v1 cpuset starts
+/// with none, and no task can enter it then. What the config sets itself is
+/// left to it in the leaf.
+pub(super) fn prepare(group: &Cgroup, writes: &[Write]) -> Result<()> {
+    let Some(index) = group.hierarchies.layout().index_of(Controller::Cpuset) else {
+        return Ok(());
+    };
+    let Some(member) = group.members.iter().find(|m| m.index == index) else { return Ok(()) };
+    let root = group.hierarchies.root(index);
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let set_by_config =
+            writes.iter().any(|w| w.controller == Controller::Cpuset && w.file == name);
+        let path = if set_by_config {
+            // The leaf takes the config's value, but a new parent needs one first.
+            match member.path.rsplit_once('/') {
+                Some((parent, _)) if member.made != 1 => parent,
+                _ => continue,
+            }
+        } else {
+            &member.path
+        };
+        let at = At { root, path };
+        inherit(at, name, member.made > 0 && !set_by_config)
+            .map_err(|errno| at.error("copying the parent's", name, errno))?;
+    }
+    Ok(())
+}
+
+/// Copies `name` from the nearest ancestor that has a value, downwards.
+/// `fresh`: the directory is new, so that it need not be read.
+fn inherit(at: At<'_>, name: &str, fresh: bool) -> nix::Result<()> {
+    if !fresh && !is_blank(&at.read(name)?) {
+        return Ok(());
+    }
+    // (path, value) of the ancestor that has one; the root always does.
+    let mut empty = vec![at.path];
+    let value = loop {
+        let below = empty.last().copied().unwrap_or_default();
+        let (parent, file) = match below.rsplit_once('/') {
+            Some((parent, _)) => (parent, format!("{parent}/{name}")),
+            None => ("", name.to_owned()),
+        };
+        let value = file::read(at.root, &file)?;
+        if !is_blank(&value) {
+            break value;
+        }
+        if parent.is_empty() {
+            return Err(Errno::ENOSPC);
+        }
+        empty.push(parent);
+    };
+    for path in empty.into_iter().rev() {
+        At { root: at.root, path }.write(name, value.trim_end())?;
+    }
+    Ok(())
+}
+
+fn is_blank(value: &str) -> bool {
+    value.trim_end().is_empty()
+}
+
+/// The error for a v1 facility whose hierarchy is not mounted.
+pub(super) fn no_hierarchy(controller: Controller, purpose: &str) -> Error {
+    Error::new(
+        crate::error::ErrorKind::Unsupported,
+        format!("{purpose} needs the {controller} controller, which this host does not have"),
+    )
+}
