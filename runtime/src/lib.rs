@@ -1,8 +1,35 @@
-//! The OCI engine: a config.json becomes a checked [`plan`], the parent side
-//! [`exec`]utes it, and a tiny init performs the container's half of it.
+//! The OCI engine: a config.json becomes a checked [`plan`], [`exec`] carries
+//! out the parent's side of it, and a tiny init performs the container's side.
+//!
+//! ```text
+//! spec ─> plan ─> exec ══ clone ══> init (crate boathook-init)
+//!                  │ cgroup           │ mounts, devices, ids
+//!                  └─ Process <───────┘ "ready", then execve at start
+//! ```
+//!
+//! Synchronous, and no thread is ever made: callers that must not wait call it
+//! from a thread of their own.
 
 pub mod cgroup;
+mod channel;
+pub mod console;
+pub mod container;
 pub mod daemon;
+pub mod engine;
 pub mod error;
+pub mod exec;
+mod image;
+pub mod plan;
+pub mod process;
+mod report;
+pub mod spec;
+pub mod state;
+#[allow(unsafe_code, reason = "the one place for system calls that no crate wraps")]
+mod sys;
 
+pub use container::Container;
+pub use engine::{Create, CreateOptions, Created, Engine};
 pub use error::{Error, ErrorKind, Result};
+pub use exec::Stdio;
+pub use plan::Plan;
+pub use process::{ExitStatus, Process};

@@ -4,8 +4,8 @@
 use core::ffi::CStr;
 
 use crate::consts::{
-    AT_EMPTY_PATH, EEXIST, EISDIR, ENOENT, ENOTDIR, MOUNT_ATTR_RDONLY, O_NOFOLLOW, O_PATH, S_IFCHR,
-    S_IFDIR, S_IFIFO, S_IFMT,
+    AT_EMPTY_PATH, EEXIST, EISDIR, ENOENT, ENOTDIR, MOUNT_ATTR_RDONLY, O_DIRECTORY, O_NOFOLLOW,
+    O_PATH, O_RDONLY, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT,
 };
 use crate::mounts;
 use crate::paths::{self, Leaf};
@@ -13,9 +13,27 @@ use crate::report::detail;
 use crate::sys::{Fault, Fd, Outcome, fstat, makedev, nr, openat2, syscall};
 
 /// Attaches a detached tree at a path of the container.
-pub(crate) fn attach_at(root: i32, tree: i32, path: &CStr, file: bool, strict: bool) -> Outcome {
-    let leaf = if file { Leaf::File } else { Leaf::Dir };
-    let target = paths::resolve_or_make(root, path, leaf, 0o755, strict)?;
+pub(crate) fn attach_at(
+    root: i32,
+    tree: i32,
+    path: &CStr,
+    strict: bool,
+    keep_mode: bool,
+) -> Outcome {
+    let target = match paths::resolve(root, path, strict) {
+        Err(fault) if fault.errno == ENOENT => {
+            let is_dir = fstat(tree)?.mode & S_IFMT == S_IFDIR;
+            let leaf = if is_dir { Leaf::Dir } else { Leaf::File };
+            paths::resolve_or_make(root, path, leaf, 0o755, strict)?
+        }
+        Ok(found) if keep_mode => {
+            let mode = fstat(found.number())?.mode & 0o7777;
+            let top = openat2(tree, c".", O_RDONLY | O_DIRECTORY, 0, 0)?;
+            syscall!(nr::FCHMOD, top.number(), mode)?;
+            found
+        }
+        other => other?,
+    };
     mounts::attach(tree, target.number())
 }
 

@@ -4,9 +4,9 @@ use core::ffi::CStr;
 
 use crate::attach::{self, Covers, Node};
 use crate::consts::{
-    AT_FDCWD, EACCES, EINTR, EINVAL, ENOSYS, EPERM, KEYCTL_JOIN_SESSION_KEYRING, MSG_CMSG_CLOEXEC,
-    MSG_NOSIGNAL, O_DIRECTORY, O_PATH, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, SCM_RIGHTS,
-    SOL_SOCKET,
+    AT_FDCWD, CLOSE_RANGE_CLOEXEC, EACCES, EINTR, EINVAL, ENOSYS, EPERM, F_SETFD, FD_CLOEXEC,
+    KEYCTL_JOIN_SESSION_KEYRING, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, O_DIRECTORY, O_PATH,
+    PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, SCM_RIGHTS, SOL_SOCKET,
 };
 use crate::creds::{self, Capabilities};
 use crate::exec::{self, Program};
@@ -33,11 +33,14 @@ impl From<Malformed> for Fault {
 /// in a namespace that it joins can look into it (CVE-2016-9962).
 pub fn main(socket: i32) -> ! {
     let _ = syscall!(nr::PRCTL, PR_SET_DUMPABLE, 0_u32, 0_u32, 0_u32, 0_u32);
+    // The socket had to survive the exec of this program and must not survive the next one.
+    let _ = syscall!(nr::FCNTL, socket, F_SETFD, FD_CLOEXEC);
     let mut init = Init {
         socket,
         root: -1,
         step: 0,
         slots: &mut [],
+        sent: 0,
         covers: Covers::default(),
         program: None,
         cwd: None,
@@ -58,6 +61,8 @@ struct Init {
     root: i32,
     step: u32,
     slots: &'static mut [usize],
+    /// How many of the slots the engine filled.
+    sent: usize,
     covers: Covers,
     program: Option<Program>,
     /// A working directory that only the user may enter.
@@ -104,19 +109,21 @@ impl Init {
         }
         // The plan itself stands behind the slots that steps can name.
         self.slots.rotate_left(1);
+        self.sent = filled.saturating_sub(1);
         let plan = self.slots.last().copied().unwrap_or(EMPTY);
         sys::map_sealed(plan as i32)
     }
 
     fn fd(&self, slot: Slot) -> Outcome<i32> {
-        match self.slots.get(slot.0 as usize) {
+        match self.slots.get(slot.index(self.sent)) {
             Some(&fd) if fd != EMPTY => Ok(fd as i32),
             _ => Err(Fault::detail(detail::NO_SLOT)),
         }
     }
 
     fn keep(&mut self, slot: Slot, fd: Fd) -> Outcome {
-        let place = self.slots.get_mut(slot.0 as usize).ok_or(Fault::detail(detail::NO_SLOT))?;
+        let place =
+            self.slots.get_mut(slot.index(self.sent)).ok_or(Fault::detail(detail::NO_SLOT))?;
         *place = fd.into_number() as usize;
         Ok(())
     }
@@ -143,8 +150,8 @@ impl Init {
                 self.root = openat2(AT_FDCWD, c"/", O_PATH | O_DIRECTORY, 0, 0)?.into_number();
                 Ok(())
             }
-            Step::Attach { tree, path, file, strict } => {
-                attach::attach_at(self.root, self.fd(tree)?, path, file == 1, strict == 1)
+            Step::Attach { tree, path, strict, keep_mode } => {
+                attach::attach_at(self.root, self.fd(tree)?, path, strict == 1, keep_mode == 1)
             }
             Step::MakeDir { path, mode } => attach::make_dir(self.root, path, mode),
             Step::Node { path, mode, major, minor, uid, gid } => {
@@ -205,10 +212,13 @@ impl Init {
                 Ok(())
             }
             Step::Ready {} => self.wait_for_start(),
-            Step::Exec {} => match &self.program {
-                Some(program) => Err(program.execute()),
-                None => Err(Fault::detail(detail::MALFORMED)),
-            },
+            Step::Exec {} => {
+                hide_descriptors();
+                match &self.program {
+                    Some(program) => Err(program.execute()),
+                    None => Err(Fault::detail(detail::MALFORMED)),
+                }
+            }
         }
     }
 
@@ -265,6 +275,13 @@ impl Init {
 
 fn done(result: Outcome<usize>) -> Outcome {
     result.map(drop)
+}
+
+/// Every descriptor here is made close-on-exec; this makes sure of it, because
+/// one that leaks is a way out (CVE-2024-21626). The flag is known since Linux
+/// 5.11, and older kernels refuse it.
+fn hide_descriptors() {
+    let _ = syscall!(nr::CLOSE_RANGE, 3_u32, u32::MAX, CLOSE_RANGE_CLOEXEC);
 }
 
 fn keyring(name: &CStr) -> Outcome {

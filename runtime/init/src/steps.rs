@@ -105,17 +105,18 @@ steps! { <'a>
     }
     /// Takes the current root as the root that paths are resolved in (exec).
     8 UseRoot {}
-    /// Attaches a tree at a path of the container, making the mount point if
-    /// it is not there.
+    /// Attaches a tree at a path of the container; a mount point that is not
+    /// there is made as a directory or an empty file, whichever the tree is.
     9 Attach {
         /// The detached tree.
         tree: Slot,
         /// Path in the container.
         path: &'a CStr,
-        /// 0: the mount point is a directory, 1: a file.
-        file: u32,
         /// 1: no component may be a symbolic link (kernel file systems).
         strict: u32,
+        /// 1: the tree's root takes the permission bits of the directory that
+        /// it covers, as for a tmpfs without a mode of its own.
+        keep_mode: u32,
     }
     /// Makes a directory and its parents where they are missing.
     10 MakeDir {
@@ -363,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_slot_beyond_the_table_is_refused() {
-        let bytes = encode(&Step::MountRoot { tree: Slot(crate::wire::MAX_SLOTS) });
+        let bytes = encode(&Step::MountRoot { tree: Slot::sent(crate::wire::MAX_SLOTS) });
         assert_eq!(Step::get(&mut Reader::new(&bytes)), Err(Malformed));
     }
 }

@@ -37,6 +37,7 @@ pub mod nr {
     pub const SENDMSG: u32 = 46;
     pub const RECVMSG: u32 = 47;
     pub const EXECVE: u32 = 59;
+    pub const FCNTL: u32 = 72;
     pub const GETCWD: u32 = 79;
     pub const CHDIR: u32 = 80;
     pub const FCHDIR: u32 = 81;
@@ -98,6 +99,7 @@ const NAMES: &[(u32, &str)] = &[
     (nr::SENDMSG, "sendmsg"),
     (nr::RECVMSG, "recvmsg"),
     (nr::EXECVE, "execve"),
+    (nr::FCNTL, "fcntl"),
     (nr::GETCWD, "getcwd"),
     (nr::CHDIR, "chdir"),
     (nr::FCHDIR, "fchdir"),
@@ -216,14 +218,19 @@ pub unsafe fn call(number: u32, args: [usize; 6]) -> Outcome<usize> {
 
 /// `syscall!(NR, a, b, …)`: every argument is converted by [`Arg`].
 macro_rules! syscall {
-    ($nr:expr $(, $arg:expr)* $(,)?) => {{
-        let given = [$( $crate::sys::Arg::arg($arg) ),*];
-        let mut args = [0_usize; 6];
-        args[..given.len()].copy_from_slice(&given);
-        // SAFETY: references among the arguments are borrowed until the call is over, and
-        // the call site passes the kernel the type that this call takes.
-        unsafe { $crate::sys::call($nr, args) }
-    }};
+    ($nr:expr $(, $arg:expr)* $(,)?) => {
+        // A match, because what is made for an argument must live until the call is over.
+        match [$( $crate::sys::Arg::arg($arg) ),*] {
+            given => {
+                let given: &[usize] = &given;
+                let mut args = [0_usize; 6];
+                args[..given.len()].copy_from_slice(given);
+                // SAFETY: references among the arguments are borrowed until the match ends, and
+                // the call site passes the kernel the type that this call takes.
+                unsafe { $crate::sys::call($nr, args) }
+            }
+        }
+    };
 }
 pub(crate) use syscall;
 

@@ -29,10 +29,35 @@ pub const MAX_SLOTS: u32 = 8192;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
-/// A place for a descriptor: the first ones are filled by the engine, the
-/// others by steps that make descriptors.
+/// A place for a descriptor. There are two tables: one that the engine fills
+/// before the first step, and one that steps fill with what they make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot(pub u32);
+pub struct Slot(u32);
+
+impl Slot {
+    const MADE: u32 = 1 << 16;
+
+    /// The `index`-th descriptor that the engine sends.
+    pub const fn sent(index: u32) -> Self {
+        Slot(index)
+    }
+
+    /// The `index`-th descriptor that steps make.
+    pub const fn made(index: u32) -> Self {
+        Slot(index | Self::MADE)
+    }
+
+    /// The place in one table that has `sent` descriptors in front.
+    pub const fn index(self, sent: usize) -> usize {
+        let index = (self.0 & !Self::MADE) as usize;
+        if self.is_made() { sent + index } else { index }
+    }
+
+    /// Whether a step makes it.
+    pub const fn is_made(self) -> bool {
+        self.0 & Self::MADE != 0
+    }
+}
 
 /// Where encoded bytes go; implemented for the engine's buffer.
 pub trait Sink {
@@ -130,7 +155,7 @@ impl<'a> Field<'a> for Slot {
     }
     fn get(from: &mut Reader<'a>) -> Result<Self, Malformed> {
         let number = u32::get(from)?;
-        if number >= MAX_SLOTS { Err(Malformed) } else { Ok(Slot(number)) }
+        if number & !Slot::MADE >= MAX_SLOTS { Err(Malformed) } else { Ok(Slot(number)) }
     }
     fn value(&self) -> Value<'a> {
         Value::Slot(*self)

@@ -1,0 +1,123 @@
+//! The one connection between engine and init: a SEQPACKET pair that brings
+//! the plan and its descriptors in, reports out, and the start byte in.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use boathook_init::report::{Report, kind};
+use boathook_init::run::FDS_PER_MESSAGE;
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+
+use crate::process::poll_readable;
+use crate::report::exec_failure;
+use crate::{Error, ErrorKind, Result};
+
+/// The engine's end.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+/// What came from init.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A report, with the terminal's master if it is a console report.
+    Report(Report, Option<OwnedFd>),
+    /// Init closed its end: it executed its program or ended.
+    Closed,
+}
+
+impl Channel {
+    /// The engine's end and init's end.
+    pub(crate) fn pair() -> Result<(Self, OwnedFd)> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|e| Error::sys("socketpair for init", e))?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// Queues the plan and the descriptors of its slots. Done before the
+    /// clone, so that init never waits for them.
+    pub(crate) fn send_plan(
+        &self,
+        plan: BorrowedFd<'_>,
+        sent: &[BorrowedFd<'_>],
+        made: u32,
+    ) -> Result<()> {
+        let raw: Vec<i32> = std::iter::once(&plan).chain(sent).map(AsRawFd::as_raw_fd).collect();
+        let total = u32::try_from(sent.len()).unwrap_or(u32::MAX).saturating_add(made);
+        let mut left = raw.len();
+        for batch in raw.chunks(FDS_PER_MESSAGE) {
+            left -= batch.len();
+            let mut words = [0_u8; 8];
+            words[..4].copy_from_slice(&total.to_le_bytes());
+            words[4..].copy_from_slice(&u32::try_from(left).unwrap_or(u32::MAX).to_le_bytes());
+            let rights = [ControlMessage::ScmRights(batch)];
+            let data = [IoSlice::new(&words)];
+            sendmsg::<()>(self.0.as_raw_fd(), &data, &rights, MsgFlags::MSG_NOSIGNAL, None)
+                .map_err(|e| Error::sys(format!("send {} descriptors to init", batch.len()), e))?;
+        }
+        Ok(())
+    }
+
+    /// The next message, or `Timeout` at `until`.
+    pub(crate) fn receive(&self, until: Instant) -> Result<Message> {
+        let left = until.saturating_duration_since(Instant::now());
+        if !poll_readable(self.0.as_fd(), left) {
+            return Err(Error::new(ErrorKind::Timeout, "container init did not answer in time"));
+        }
+        let mut bytes = [0_u8; Report::LEN];
+        let mut space = cmsg_space!([i32; 1]);
+        let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let (length, fd) = loop {
+            match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+                Ok(message) => break (message.bytes, taken(message.cmsgs())),
+                Err(Errno::EINTR) => {}
+                // Init ended with our plan unread.
+                Err(Errno::ECONNRESET) => return Ok(Message::Closed),
+                Err(e) => return Err(Error::sys("receive from init", e)),
+            }
+        };
+        if length == 0 {
+            return Ok(Message::Closed);
+        }
+        match Report::from_bytes(&bytes[..length]) {
+            Some(report) => Ok(Message::Report(report, fd)),
+            None => Err(Error::new(ErrorKind::Internal, "container init sent a broken report")),
+        }
+    }
+
+    /// Sends the start byte and waits for the exec, which closes init's end.
+    pub(crate) fn release_and_confirm(self, program: &str, deadline: Duration) -> Result<()> {
+        match nix::sys::socket::send(self.0.as_raw_fd(), b"s", MsgFlags::MSG_NOSIGNAL) {
+            Ok(_) => {}
+            Err(Errno::EPIPE | Errno::ECONNRESET) => {
+                let text = "cannot start a container that has stopped";
+                return Err(Error::new(ErrorKind::WrongState, text));
+            }
+            Err(e) => return Err(Error::sys("send the start byte to init", e)),
+        }
+        match self.receive(Instant::now() + deadline)? {
+            Message::Closed => Ok(()),
+            Message::Report(report, _) if report.kind == kind::FAILED => {
+                Err(exec_failure(program, &report))
+            }
+            Message::Report(..) => {
+                Err(Error::new(ErrorKind::Internal, "container init sent an unexpected report"))
+            }
+        }
+    }
+}
+
+/// The first descriptor among control messages, owned by the caller.
+fn taken(cmsgs: Result<nix::sys::socket::CmsgIterator<'_>, Errno>) -> Option<OwnedFd> {
+    cmsgs.ok()?.find_map(|message| match message {
+        ControlMessageOwned::ScmRights(fds) => fds.first().map(|fd| crate::sys::adopt(*fd)),
+        _ => None,
+    })
+}

@@ -1,0 +1,153 @@
+//! The parent side: opens what init needs of the host, clones, and waits until
+//! init has done its steps.
+//!
+//! ```text
+//! plan ──> descriptors ──> socket filled ──> clone + exec of init ──> reports ──> Process
+//! ```
+//! Nothing of the host changes here but the new process itself; dropping the
+//! [`Process`] on any error path ends and reaps it.
+
+mod host;
+mod pidns;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use boathook_init::report::kind;
+use rustix::fs::MemfdFlags;
+
+use crate::cgroup::{Cgroup, Join};
+use crate::channel::{Channel, Message};
+use crate::plan::Plan;
+use crate::process::{Process, children};
+use crate::report::step_failure;
+use crate::{Error, ErrorKind, Result, image, sys};
+
+/// Where a process's standard streams come from.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Descriptors; `None` is the null device.
+    Fds {
+        /// Standard input.
+        stdin: Option<OwnedFd>,
+        /// Standard output.
+        stdout: Option<OwnedFd>,
+        /// Standard error.
+        stderr: Option<OwnedFd>,
+    },
+    /// A terminal made inside the container; its master comes back.
+    Terminal,
+}
+
+/// What is launched and with what.
+pub(crate) struct Launch<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) cgroup: &'a Cgroup,
+    pub(crate) stdio: Stdio,
+    /// pidfd of the container's first process, for a later one.
+    pub(crate) container: Option<BorrowedFd<'a>>,
+    /// The sealed init program.
+    pub(crate) image: BorrowedFd<'a>,
+    pub(crate) until: Instant,
+}
+
+/// A process that waits for its start, and the master of its terminal.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) process: Process,
+    pub(crate) console: Option<OwnedFd>,
+}
+
+/// Runs a plan up to the point where init waits for the start byte.
+pub(crate) fn launch(launch: Launch<'_>) -> Result<Launched> {
+    let plan = launch.plan;
+    check_stdio(plan, &launch.stdio)?;
+    let join = launch.cgroup.join_files()?;
+    let fds = host::open(plan, &launch, &join)?;
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    let (channel, theirs) = Channel::pair()?;
+    let program =
+        image::sealed("boathook-plan", &plan.program.image(fds.len()), MemfdFlags::NOEXEC_SEAL)?;
+    channel.send_plan(program.as_fd(), &fds, plan.program.made())?;
+    let process = spawn(&launch, &join, &fds, channel, theirs)?;
+    if let Some(score) = plan.oom_score_adj {
+        write_oom_score(process.pid(), score)?;
+    }
+    let console = wait_until_ready(&process, plan, launch.until)?;
+    Ok(Launched { process, console })
+}
+
+fn check_stdio(plan: &Plan, stdio: &Stdio) -> Result<()> {
+    let terminal = matches!(stdio, Stdio::Terminal);
+    if terminal == plan.terminal {
+        return Ok(());
+    }
+    let problem = format!("{} but the streams given are {terminal}", plan.terminal);
+    Err(Error::field("process.terminal", problem))
+}
+
+fn spawn(
+    launch: &Launch<'_>,
+    join: &Join,
+    fds: &[BorrowedFd<'_>],
+    channel: Channel,
+    theirs: OwnedFd,
+) -> Result<Process> {
+    let plan = launch.plan;
+    let number = CString::new(theirs.as_raw_fd().to_string()).unwrap_or_default();
+    let cgroup = match join {
+        Join::V1(_) => None,
+        Join::V2(unified) | Join::Hybrid { unified, .. } => Some(unified.as_fd()),
+    };
+    let pid_namespace = plan.join_pid.and_then(|index| fds.get(index)).copied();
+    let mut children = children();
+    let spawned = pidns::within(pid_namespace, || {
+        let arguments = [c"boathook-init", number.as_c_str()];
+        sys::spawn(launch.image, theirs.as_fd(), arguments, plan.clone_flags, cgroup)
+    })?;
+    let (pid, pidfd) = spawned.map_err(|e| Error::sys("clone container init", e))?;
+    children.push(pid);
+    drop(children);
+    Ok(Process::new(pid, pidfd, channel, plan.program_name.clone()))
+}
+
+/// Written from outside, so that init needs no procfs for it.
+fn write_oom_score(pid: i32, score: i32) -> Result<()> {
+    if !(-1000..=1000).contains(&score) {
+        return Err(Error::field("process.oomScoreAdj", format!("{score} is not -1000 to 1000")));
+    }
+    std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
+        .map_err(|e| Error::sys(format!("process.oomScoreAdj: write {score}"), e))
+}
+
+fn wait_until_ready(process: &Process, plan: &Plan, until: Instant) -> Result<Option<OwnedFd>> {
+    let mut console = None;
+    loop {
+        match process.receive(until)? {
+            Message::Report(report, fd) if report.kind == kind::CONSOLE => console = fd,
+            Message::Report(report, _) if report.kind == kind::READY => break,
+            Message::Report(report, _) => return Err(step_failure(&plan.program, &report)),
+            Message::Closed => return Err(died(process)),
+        }
+    }
+    if plan.terminal && console.is_none() {
+        return Err(Error::new(ErrorKind::Internal, "container init sent no terminal"));
+    }
+    Ok(console)
+}
+
+/// Init went away without a word: somebody killed it, most often the kernel
+/// for want of memory in the container's cgroup.
+fn died(process: &Process) -> Error {
+    crate::process::poll_readable(process.pidfd(), std::time::Duration::from_secs(1));
+    let how = match process.reap() {
+        Ok(Some(status)) if status.code == 137 => {
+            "it was killed (is the memory limit too low?)".to_owned()
+        }
+        Ok(Some(status)) => format!("exit status {}", status.code),
+        _ => "reason unknown".to_owned(),
+    };
+    let text = format!("unable to start container process: container init ended early: {how}");
+    Error::new(ErrorKind::Internal, text)
+}

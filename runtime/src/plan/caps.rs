@@ -1,0 +1,70 @@
+//! Capability names become bits.
+
+use std::str::FromStr;
+
+use boathook_init::{Ids, Step};
+use oci_spec::runtime::{Capabilities, Process};
+
+use super::program::Builder;
+use crate::{Error, Result};
+
+/// The five sets; a process without any has none, as under runc.
+pub(super) fn identity(build: &mut Builder, process: &Process) -> Result<()> {
+    let user = process.user();
+    let caps = process.capabilities().as_ref();
+    let set =
+        |name: &str, get: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<Capabilities>| {
+            bits(name, caps.and_then(|c| get(c).as_ref()))
+        };
+    let permitted = set("permitted", |c| c.permitted())?;
+    let inheritable = set("inheritable", |c| c.inheritable())?;
+    // The kernel raises ambient only what is permitted and inheritable; asking for more is
+    // EPERM there and a warning elsewhere, so it is left out here.
+    let ambient = set("ambient", |c| c.ambient())? & permitted & inheritable;
+    let groups = groups(process);
+    build.push(&Step::Identity {
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: Ids::Slice(&groups),
+        bounding: set("bounding", |c| c.bounding())?,
+        effective: set("effective", |c| c.effective())? & permitted,
+        permitted,
+        inheritable,
+        ambient,
+    });
+    Ok(())
+}
+
+/// Exactly the additional groups of the config.
+fn groups(process: &Process) -> Vec<u32> {
+    process.user().additional_gids().clone().unwrap_or_default()
+}
+
+fn bits(name: &str, set: Option<&Capabilities>) -> Result<u64> {
+    let mut mask = 0;
+    for capability in set.into_iter().flatten() {
+        let text = format!("CAP_{capability}");
+        let known = caps::Capability::from_str(&text).map_err(|_| {
+            Error::field(
+                format!("process.capabilities.{name}"),
+                format!("unknown capability {text}"),
+            )
+        })?;
+        mask |= known.bitmask();
+    }
+    Ok(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_the_kernels_bits() {
+        let set: Capabilities =
+            serde_json::from_str(r#"["CAP_CHOWN", "CAP_NET_RAW", "CAP_CHECKPOINT_RESTORE"]"#)
+                .unwrap();
+        assert_eq!(bits("bounding", Some(&set)).unwrap(), 1 | 1 << 13 | 1 << 40);
+        assert_eq!(bits("bounding", None).unwrap(), 0);
+    }
+}

@@ -1,0 +1,105 @@
+//! The container's view of cgroups at the destination of a `cgroup` mount.
+
+use std::ffi::{CStr, CString};
+use std::path::Path;
+
+use boathook_init::{Slot, Step};
+
+use super::mounts::Entry;
+use super::program::{Builder, HostFd};
+use super::text;
+use crate::Result;
+use crate::cgroup::{HierarchyMount, Kind, Layout, Mode};
+
+/// Adds the steps: on v2 one mount; on v1 a tmpfs with one mount for each
+/// hierarchy, which in a cgroup namespace of its own shows the container's
+/// cgroup as the root, and is a copy of that directory otherwise
+/// (CVE-2023-25809: never the host's tree).
+pub(super) fn steps(
+    build: &mut Builder,
+    entry: &Entry<'_>,
+    layout: &Layout,
+    own_namespace: bool,
+) -> Result<()> {
+    if layout.mode == Mode::V2 {
+        let tree = view(build, entry, layout, 0, own_namespace)?;
+        build.push(&Step::Attach { tree, path: &entry.path, strict: 1, keep_mode: 0 });
+        entry.propagate(build, tree);
+        return Ok(());
+    }
+    let attrs = entry.attrs() & !libc::MOUNT_ATTR_RDONLY;
+    let base = build.new_fs(c"tmpfs", c"tmpfs", &[c"mode=755".to_owned()], attrs);
+    build.push(&Step::Attach { tree: base, path: &entry.path, strict: 1, keep_mode: 0 });
+    entry.propagate(build, base);
+    for (index, mount) in layout.mounts.iter().enumerate().filter(|(_, m)| !m.is_v2()) {
+        let name = mount.mount_point.file_name().unwrap_or_default();
+        let path = below(entry, name.as_ref())?;
+        let tree = view(build, entry, layout, index, own_namespace)?;
+        build.push(&Step::Attach { tree, path: &path, strict: 1, keep_mode: 0 });
+        links(build, entry, mount, name.as_encoded_bytes())?;
+    }
+    if entry.read_only() {
+        let set = libc::MOUNT_ATTR_RDONLY;
+        build.push(&Step::SetAttr { tree: base, set, clear: 0, propagation: 0, recursive: 0 });
+    }
+    Ok(())
+}
+
+fn below(entry: &Entry<'_>, name: &Path) -> Result<CString> {
+    let mut path = entry.path.to_bytes().to_vec();
+    path.push(b'/');
+    path.extend_from_slice(name.as_os_str().as_encoded_bytes());
+    text::c_string(&entry.field, path)
+}
+
+/// A tree that shows the container's cgroup in one hierarchy.
+fn view(
+    build: &mut Builder,
+    entry: &Entry<'_>,
+    layout: &Layout,
+    index: usize,
+    own_namespace: bool,
+) -> Result<Slot> {
+    let Some(mount) = layout.mounts.get(index).filter(|_| own_namespace) else {
+        let tree = build.fd(HostFd::CgroupTree(index));
+        let set = entry.attrs();
+        build.push(&Step::SetAttr {
+            tree,
+            set,
+            clear: 0,
+            propagation: libc::MS_PRIVATE,
+            recursive: 0,
+        });
+        return Ok(tree);
+    };
+    let (fstype, options) = match &mount.kind {
+        Kind::V2 => (c"cgroup2", Vec::new()),
+        Kind::Named(name) => (
+            c"cgroup",
+            vec![c"none".to_owned(), text::c_string(&entry.field, format!("name={name}"))?],
+        ),
+        Kind::V1(list) => (c"cgroup", controllers(&entry.field, list)?),
+    };
+    Ok(build.new_fs(fstype, c"cgroup", &options, entry.attrs()))
+}
+
+fn controllers(field: &str, list: &str) -> Result<Vec<CString>> {
+    list.split(',').map(|name| text::c_string(field, name)).collect()
+}
+
+/// `cpu -> cpu,cpuacct`, where several controllers share a hierarchy.
+fn links(
+    build: &mut Builder,
+    entry: &Entry<'_>,
+    mount: &HierarchyMount,
+    name: &[u8],
+) -> Result<()> {
+    let Kind::V1(list) = &mount.kind else { return Ok(()) };
+    let target = text::c_string(&entry.field, name)?;
+    let target: &CStr = &target;
+    for controller in list.split(',').filter(|c| c.as_bytes() != name) {
+        let path = below(entry, controller.as_ref())?;
+        build.push(&Step::Link { target, path: &path, replace: 0 });
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! config.json → [`Plan`]: pure, and the only place where a config is
+//! validated. Every error names the field.
+//!
+//! A plan is what the engine does on its side (descriptors to open, a cgroup to
+//! make, flags for the clone) and a [`Program`]: the encoded steps that init
+//! performs, in order. `boathook plan` prints exactly these.
+
+mod caps;
+mod cgroupfs;
+mod devices;
+mod mounts;
+mod namespaces;
+mod process;
+mod program;
+mod rootfs;
+mod show;
+mod sysctl;
+mod text;
+mod unsupported;
+
+use std::path::{Path, PathBuf};
+
+use boathook_init::Step;
+use oci_spec::runtime::{Process, Spec};
+
+pub use program::{HostFd, Program};
+
+use crate::cgroup::{CgroupPlan, Driver, Layout};
+use crate::{Error, Result};
+use namespaces::Namespaces;
+use program::Builder;
+
+/// What a plan depends on besides the config.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// The bundle directory, absolute.
+    pub bundle: &'a Path,
+    /// The cgroup hierarchies of the host.
+    pub cgroups: &'a Layout,
+    /// Who manages cgroups.
+    pub driver: Driver,
+    /// chroot instead of pivot_root, for hosts that run from an initramfs.
+    pub no_pivot_root: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+}
+
+/// Everything that creating a container, or a process in one, will do.
+#[derive(Debug)]
+pub struct Plan {
+    /// Descriptors that the engine opens for init, in the order of their slots.
+    pub fds: Vec<HostFd>,
+    /// `CLONE_NEW*` flags of the clone itself.
+    pub clone_flags: u64,
+    /// The pid namespace to be born in, if it is joined: an index into `fds`.
+    pub join_pid: Option<usize>,
+    /// The cgroup to make; `None` for a process in an existing container.
+    pub cgroup: Option<CgroupPlan>,
+    /// Written to the process's `oom_score_adj` before init runs a step.
+    pub oom_score_adj: Option<i32>,
+    /// Whether init will send a terminal's master.
+    pub terminal: bool,
+    /// argv[0].
+    pub program_name: String,
+    /// `CLONE_NEW*` of the namespaces that are not the host's: what a later
+    /// process joins.
+    pub namespaces: u32,
+    /// Whether the container has a pid namespace of its own, whose end is the
+    /// end of all its processes.
+    pub private_pid: bool,
+    /// What init does.
+    pub program: Program,
+}
+
+impl Plan {
+    /// The plan for a new container.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the field, `Unsupported` for a field that this
+    /// version cannot honour.
+    pub fn create(spec: &Spec, context: &Context<'_>) -> Result<Self> {
+        unsupported::check(spec)?;
+        check_id(context.id)?;
+        let process = spec.process().as_ref().ok_or_else(|| Error::field("process", "missing"))?;
+        let linux = spec.linux().as_ref().ok_or_else(|| Error::field("linux", "missing"))?;
+        let root = root_path(spec, context.bundle)?;
+        let namespaces = Namespaces::of(linux)?;
+        let cgroup = cgroup_plan(spec, context)?;
+
+        let mut build = Builder::new();
+        build.join_cgroups(context.cgroups);
+        let join_pid = namespaces.enter(&mut build);
+        build.push(&Step::ResetAffinity {});
+        if namespaces.loopback() {
+            build.push(&Step::Loopback {});
+        }
+        build.push(&Step::Session {});
+        if !context.no_new_keyring {
+            build.keyring(context.id)?;
+        }
+        rootfs::steps(&mut build, spec, &root, context, &namespaces)?;
+        process::steps(&mut build, process, process::For::Container)?;
+        Ok(Self {
+            clone_flags: namespaces.clone_flags(),
+            join_pid,
+            cgroup: Some(cgroup),
+            oom_score_adj: process.oom_score_adj(),
+            terminal: process.terminal().unwrap_or(false),
+            program_name: process::name(process)?,
+            namespaces: namespaces.not_of_the_host(),
+            private_pid: namespaces.private_pid(),
+            fds: build.fds,
+            program: build.program,
+        })
+    }
+
+    /// The plan for one more process in a running container whose processes
+    /// live in `namespaces` (`CLONE_NEW*`) and in v1 cgroups of `cgroups`.
+    ///
+    /// # Errors
+    /// As for [`Plan::create`].
+    pub fn exec(process: &Process, namespaces: u32, cgroups: &Layout) -> Result<Self> {
+        unsupported::check_process(process)?;
+        let mut build = Builder::new();
+        build.join_cgroups(cgroups);
+        let container = build.fd(HostFd::Container);
+        // The pid namespace takes effect at birth, so the engine enters it for the clone.
+        let join_pid = (namespaces & NEWPID != 0).then_some(build.fds.len() - 1);
+        build.push(&Step::SetNs { ns: container, kinds: namespaces & !NEWPID });
+        build.push(&Step::ResetAffinity {});
+        build.push(&Step::UseRoot {});
+        build.push(&Step::Session {});
+        process::steps(&mut build, process, process::For::Exec)?;
+        Ok(Self {
+            clone_flags: 0,
+            join_pid,
+            cgroup: None,
+            oom_score_adj: process.oom_score_adj(),
+            terminal: process.terminal().unwrap_or(false),
+            program_name: process::name(process)?,
+            namespaces,
+            private_pid: false,
+            fds: build.fds,
+            program: build.program,
+        })
+    }
+}
+
+const NEWPID: u32 = libc::CLONE_NEWPID as u32;
+
+fn cgroup_plan(spec: &Spec, context: &Context<'_>) -> Result<CgroupPlan> {
+    let linux = spec.linux().as_ref();
+    let path = linux.and_then(|l| l.cgroups_path().as_ref());
+    let path = path.map(|p| text::utf8("linux.cgroupsPath", p)).transpose()?;
+    let resources = linux.and_then(|l| l.resources().as_ref());
+    CgroupPlan::new(path, context.id, context.driver, resources, context.cgroups)
+}
+
+/// The directory of the root file system, absolute.
+fn root_path(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
+    let root = spec.root().as_ref().ok_or_else(|| Error::field("root", "missing"))?;
+    if root.path().as_os_str().is_empty() {
+        return Err(Error::field("root.path", "must not be empty"));
+    }
+    text::no_nul("root.path", root.path())?;
+    Ok(bundle.join(root.path()))
+}
+
+/// Longest id: it becomes a file name and a part of a cgroup path.
+const ID_MAX: usize = 255;
+
+/// Checks a container's id: letters, digits, `_ + - .`, not starting with a dot.
+///
+/// # Errors
+/// `InvalidInput` naming the id.
+pub fn check_id(id: &str) -> Result<()> {
+    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+    if id.is_empty() || id.len() > ID_MAX || id.starts_with('.') || !id.chars().all(ok) {
+        return Err(Error::field("id", format!("invalid container id {id:?}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! `process`: everything between the finished root file system and execve.
+
+use std::ffi::{CStr, CString};
+
+use boathook_init::{List, Step};
+use oci_spec::runtime::{PosixRlimitType, Process};
+
+use super::program::{Builder, HostFd};
+use super::{caps, text};
+use crate::{Error, Result};
+
+/// What runc leaves a process with when the config says nothing.
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// Which process it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// The container's first.
+    Container,
+    /// A later one.
+    Exec,
+}
+
+/// argv[0].
+pub(super) fn name(process: &Process) -> Result<String> {
+    match process.args().as_ref().and_then(|args| args.first()) {
+        Some(name) => Ok(name.clone()),
+        None => Err(Error::field("process.args", "must not be empty")),
+    }
+}
+
+/// The terminal or the standard streams: before the pivot for a container,
+/// because /dev/console is a mount.
+pub(super) fn stdio(build: &mut Builder, process: &Process, of: For) -> Result<()> {
+    if process.terminal().unwrap_or(false) {
+        let size = process.console_size();
+        let (width, height) = match size {
+            Some(size) => (dimension("width", size.width())?, dimension("height", size.height())?),
+            None => (0, 0),
+        };
+        let console = u32::from(of == For::Container);
+        build.push(&Step::Terminal { width, height, console });
+        return Ok(());
+    }
+    let [stdin, stdout, stderr] = [0, 1, 2].map(|n| build.fd(HostFd::Stdio(n)));
+    build.push(&Step::Stdio { stdin, stdout, stderr });
+    Ok(())
+}
+
+fn dimension(name: &str, value: u64) -> Result<u32> {
+    u16::try_from(value).map(u32::from).map_err(|_| {
+        Error::field(format!("process.consoleSize.{name}"), format!("{value} is more than 65535"))
+    })
+}
+
+/// Steps of a process; for a container they follow the root file system's,
+/// which have set the standard streams up already.
+pub(super) fn steps(build: &mut Builder, process: &Process, of: For) -> Result<()> {
+    if of == For::Exec {
+        stdio(build, process, of)?;
+    }
+    rlimits(build, process)?;
+    let mask = process.user().umask().unwrap_or(DEFAULT_UMASK);
+    if mask > 0o7777 {
+        return Err(Error::field("process.user.umask", format!("{mask:o} has unknown bits")));
+    }
+    build.push(&Step::Umask { mask });
+    if process.no_new_privileges().unwrap_or(false) {
+        build.push(&Step::NoNewPrivs {});
+    }
+    let cwd = text::absolute("process.cwd", process.cwd())?;
+    if of == For::Container {
+        build.push(&Step::MakeDir { path: &cwd, mode: 0o755 });
+    }
+    build.push(&Step::Cwd { path: &raw_path("process.cwd", process)? });
+    build.push(&Step::StdioOwner { uid: process.user().uid() });
+    caps::identity(build, process)?;
+    program(build, process)?;
+    build.push(&Step::Ready {});
+    build.push(&Step::Exec {});
+    Ok(())
+}
+
+/// The working directory as it is written: the kernel resolves it inside the
+/// container, and init checks where it led.
+fn raw_path(field: &str, process: &Process) -> Result<CString> {
+    text::c_string(field, process.cwd().as_os_str().as_encoded_bytes())
+}
+
+fn program(build: &mut Builder, process: &Process) -> Result<()> {
+    name(process)?;
+    let args = text::c_strings("process.args", process.args().as_deref().unwrap_or_default())?;
+    let env = text::c_strings("process.env", process.env().as_deref().unwrap_or_default())?;
+    for (index, entry) in env.iter().enumerate() {
+        let bytes = entry.to_bytes();
+        if !bytes.contains(&b'=') || bytes.first() == Some(&b'=') {
+            let problem = format!("{entry:?} is not NAME=value");
+            return Err(Error::field(format!("process.env[{index}]"), problem));
+        }
+    }
+    let env = last_of_each(&env);
+    let args: Vec<&CStr> = args.iter().map(CString::as_c_str).collect();
+    build.push(&Step::Program {
+        args: List::Strings(&args),
+        env: List::Strings(&env),
+        uid: process.user().uid(),
+    });
+    Ok(())
+}
+
+/// Of several settings of one variable the last counts, at its place: what a
+/// program finds must not depend on whether it looks from the front.
+fn last_of_each(env: &[CString]) -> Vec<&CStr> {
+    let name = |entry: &CString| {
+        let bytes = entry.to_bytes();
+        let end = bytes.iter().position(|b| *b == b'=').unwrap_or(bytes.len());
+        bytes[..end].to_vec()
+    };
+    let mut seen = std::collections::HashSet::new();
+    let mut kept: Vec<&CStr> =
+        env.iter().rev().filter(|e| seen.insert(name(e))).map(CString::as_c_str).collect();
+    kept.reverse();
+    kept
+}
+
+fn rlimits(build: &mut Builder, process: &Process) -> Result<()> {
+    let mut seen = Vec::new();
+    for (index, limit) in process.rlimits().iter().flatten().enumerate() {
+        let field = format!("process.rlimits[{index}]");
+        let resource = resource(limit.typ());
+        if seen.contains(&resource) {
+            return Err(Error::field(field, format!("{} is listed twice", limit.typ())));
+        }
+        if limit.soft() > limit.hard() {
+            let problem =
+                format!("soft limit {} is above hard limit {}", limit.soft(), limit.hard());
+            return Err(Error::field(field, problem));
+        }
+        seen.push(resource);
+        build.push(&Step::Rlimit { resource, soft: limit.soft(), hard: limit.hard() });
+    }
+    Ok(())
+}
+
+fn resource(kind: PosixRlimitType) -> u32 {
+    match kind {
+        PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+    }
+}

@@ -1,0 +1,246 @@
+//! Plans of real configs: what the steps are, and what is refused.
+
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::ErrorKind;
+
+/// A hybrid host, as its mountinfo shows it.
+const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+36 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices
+39 31 0:36 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+";
+
+fn config() -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "user": { "uid": 0, "gid": 0 },
+            "args": ["/bin/true"],
+            "env": ["PATH=/bin", "A=1", "A=2"],
+            "cwd": "/",
+            "capabilities": { "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"],
+                "effective": ["CAP_KILL", "CAP_CHOWN"], "ambient": ["CAP_KILL"] },
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024 }],
+            "noNewPrivileges": true
+        },
+        "root": { "path": "rootfs", "readonly": true },
+        "hostname": "box",
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"] },
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755", "ro"] },
+            { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] },
+            { "destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"] }
+        ],
+        "linux": {
+            "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "uts" }, { "type": "ipc" },
+                { "type": "network" }],
+            "maskedPaths": ["/proc/kcore", "/proc/keys"],
+            "readonlyPaths": ["/proc/sys"],
+            "sysctl": { "net.ipv4.ip_forward": "1" }
+        }
+    })
+}
+
+fn plan(config: Value) -> Result<Plan> {
+    let spec: Spec = serde_json::from_value(config).unwrap();
+    let layout = Layout::parse(HYBRID).unwrap();
+    let context = Context {
+        id: "c1",
+        bundle: Path::new("/bundle"),
+        cgroups: &layout,
+        driver: Driver::Cgroupfs,
+        no_pivot_root: false,
+        no_new_keyring: false,
+    };
+    Plan::create(&spec, &context)
+}
+
+fn names(plan: &Plan) -> Vec<&'static str> {
+    plan.program.steps().map(|step| step.name()).collect()
+}
+
+fn at(names: &[&str], name: &str) -> usize {
+    names.iter().position(|n| *n == name).unwrap_or_else(|| panic!("no step {name} in {names:?}"))
+}
+
+#[test]
+fn the_order_is_the_one_that_leaves_no_gap() {
+    let plan = plan(config()).unwrap();
+    let names = names(&plan);
+    let order = [
+        "JoinCgroup",
+        "Propagation",
+        "MountRoot",
+        "Attach",
+        "Node",
+        "Stdio",
+        "Pivot",
+        "Hostname",
+        "Sysctl",
+        "Readonly",
+        "Mask",
+        "Rlimit",
+        "NoNewPrivs",
+        "Cwd",
+        "Identity",
+        "Program",
+        "Ready",
+        "Exec",
+    ];
+    for pair in order.windows(2) {
+        assert!(at(&names, pair[0]) < at(&names, pair[1]), "{} is not before {}", pair[0], pair[1]);
+    }
+    assert_eq!(names.last(), Some(&"Exec"));
+}
+
+#[test]
+fn each_v1_hierarchy_is_joined_and_v2_is_left_to_the_clone() {
+    let plan = plan(config()).unwrap();
+    let joins = names(&plan).iter().filter(|n| **n == "JoinCgroup").count();
+    assert_eq!(joins, 5);
+    assert_eq!(plan.clone_flags & libc::CLONE_NEWPID as u64, libc::CLONE_NEWPID as u64);
+}
+
+#[test]
+fn no_path_of_the_host_reaches_the_container() {
+    let plan = plan(config()).unwrap();
+    let shown = format!("{:?}", plan.program);
+    assert!(!shown.contains("/srv/data") && !shown.contains("/bundle"), "{shown}");
+}
+
+#[test]
+fn effective_and_ambient_never_exceed_permitted() {
+    let plan = plan(config()).unwrap();
+    let caps = plan.program.steps().find_map(|step| match step {
+        Step::Identity { effective, permitted, ambient, .. } => {
+            Some((effective, permitted, ambient))
+        }
+        _ => None,
+    });
+    // CAP_KILL is 5; ambient needs inheritable, which is empty.
+    assert_eq!(caps, Some((1 << 5, 1 << 5, 0)));
+}
+
+#[test]
+fn the_last_setting_of_a_variable_counts() {
+    let plan = plan(config()).unwrap();
+    let env = plan.program.steps().find_map(|step| match step {
+        Step::Program { env, .. } => {
+            Some(env.iter().map(|e| e.to_string_lossy().into_owned()).collect::<Vec<_>>())
+        }
+        _ => None,
+    });
+    assert_eq!(env.unwrap(), ["PATH=/bin", "A=2"]);
+}
+
+#[test]
+fn a_read_only_tmpfs_is_sealed_after_it_was_filled() {
+    let plan = plan(config()).unwrap();
+    let steps: Vec<_> = plan.program.steps().collect();
+    let dev = steps.iter().find_map(|step| match step {
+        Step::NewFs { slot, attrs, options, .. } if options.iter().any(|o| o == c"mode=755") => {
+            Some((*slot, *attrs))
+        }
+        _ => None,
+    });
+    let (slot, attrs) = dev.unwrap();
+    assert_eq!(attrs & libc::MOUNT_ATTR_RDONLY, 0);
+    let sealed = steps.iter().position(|step| {
+        matches!(step, Step::SetAttr { tree, set, .. } if *tree == slot && *set == libc::MOUNT_ATTR_RDONLY)
+    });
+    let last_node = steps.iter().rposition(|step| matches!(step, Step::Node { .. }));
+    assert!(sealed > last_node);
+}
+
+#[test]
+fn a_plan_shows_itself_as_text_and_json() {
+    let plan = plan(config()).unwrap();
+    let text = plan.to_string();
+    assert!(text.contains("tree at /srv/data") && text.contains("Hostname name=\"box\""), "{text}");
+    let steps = plan.to_json()["steps"].as_array().unwrap().len();
+    assert_eq!(steps, plan.program.steps().count());
+}
+
+/// Applies `change` to the config and expects an error that starts with `field`.
+fn refused(kind: ErrorKind, field: &str, change: impl FnOnce(&mut Value)) {
+    let mut config = config();
+    change(&mut config);
+    let error = plan(config).map(|p| p.to_string()).unwrap_err();
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().starts_with(field), "{error} does not start with {field}");
+}
+
+#[test]
+fn wrong_fields_are_named() {
+    use ErrorKind::{InvalidInput, Unsupported};
+    refused(InvalidInput, "process: missing", |c| {
+        drop(c.as_object_mut().unwrap().remove("process"))
+    });
+    refused(InvalidInput, "process.args", |c| c["process"]["args"] = json!([]));
+    refused(InvalidInput, "process.args[1]", |c| c["process"]["args"] = json!(["a", "b\0c"]));
+    refused(InvalidInput, "process.env[0]", |c| c["process"]["env"] = json!(["PATH"]));
+    refused(InvalidInput, "process.cwd", |c| c["process"]["cwd"] = json!("work"));
+    refused(InvalidInput, "process.rlimits[1]", |c| {
+        let limit = c["process"]["rlimits"][0].clone();
+        c["process"]["rlimits"].as_array_mut().unwrap().push(limit);
+    });
+    refused(InvalidInput, "root: missing", |c| drop(c.as_object_mut().unwrap().remove("root")));
+    refused(InvalidInput, "root.path", |c| c["root"]["path"] = json!(""));
+    refused(InvalidInput, "linux: missing", |c| drop(c.as_object_mut().unwrap().remove("linux")));
+    refused(InvalidInput, "linux.namespaces[5]", |c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "pid" }));
+    });
+    refused(InvalidInput, "linux.namespaces[0].path", |c| {
+        c["linux"]["namespaces"][0]["path"] = json!("proc/1/ns/pid");
+    });
+    refused(InvalidInput, "linux.sysctl.kernel.panic", |c| {
+        c["linux"]["sysctl"] = json!({ "kernel.panic": "1" })
+    });
+    refused(InvalidInput, "linux.sysctl.net/../kernel/panic", |c| {
+        c["linux"]["sysctl"] = json!({ "net/../kernel/panic": "1" });
+    });
+    refused(InvalidInput, "linux.maskedPaths[0]", |c| c["linux"]["maskedPaths"] = json!(["proc"]));
+    refused(InvalidInput, "linux.rootfsPropagation", |c| {
+        c["linux"]["rootfsPropagation"] = json!("loud")
+    });
+    refused(InvalidInput, "mounts[3].source", |c| {
+        drop(c["mounts"][3].as_object_mut().unwrap().remove("source"))
+    });
+    refused(InvalidInput, "mounts[3].options", |c| {
+        c["mounts"][3]["options"] = json!(["bind", "size=1"])
+    });
+    refused(InvalidInput, "mounts[0].destination", |c| {
+        c["mounts"][0]["destination"] = json!("/proc/..")
+    });
+    refused(InvalidInput, "ociVersion", |c| c["ociVersion"] = json!("2.0"));
+    refused(InvalidInput, "hostname", |c| c["linux"]["namespaces"] = json!([{ "type": "mount" }]));
+    refused(Unsupported, "linux.namespaces", |c| {
+        c["linux"]["namespaces"] = json!([{ "type": "pid" }])
+    });
+    refused(Unsupported, "linux.seccomp", |c| {
+        c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+    });
+    refused(Unsupported, "hooks.poststop", |c| {
+        c["hooks"] = json!({ "poststop": [{ "path": "/x" }] })
+    });
+}
+
+#[test]
+fn ids_are_file_names() {
+    for good in ["a", "A-b_c.d+e", "0123456789abcdef"] {
+        check_id(good).unwrap();
+    }
+    for bad in ["", ".", "..", ".a", "a/b", "a b", "a\n", "é", "a\0"] {
+        assert!(check_id(bad).is_err(), "{bad:?}");
+    }
+    assert!(check_id(&"a".repeat(256)).is_err());
+}

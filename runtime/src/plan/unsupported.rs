@@ -1,0 +1,70 @@
+//! Fields that this version does not honour are refused by name: nothing of a
+//! config is ignored in silence.
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::{Error, ErrorKind, Result};
+
+fn refuse(field: &str, present: bool) -> Result<()> {
+    if !present {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsupported, format!("{field}: not supported by this version")))
+}
+
+/// Refuses what [`super::Plan::create`] cannot honour.
+pub(super) fn check(spec: &Spec) -> Result<()> {
+    let version = spec.version();
+    if !version.starts_with("1.") {
+        return Err(Error::field("ociVersion", format!("{version:?} is not a version 1.x")));
+    }
+    if let Some(hooks) = spec.hooks() {
+        let lists = [
+            ("hooks.prestart", hooks.prestart_len()),
+            ("hooks.createRuntime", hooks.create_runtime().as_ref().map_or(0, Vec::len)),
+            ("hooks.createContainer", hooks.create_container().as_ref().map_or(0, Vec::len)),
+            ("hooks.startContainer", hooks.start_container().as_ref().map_or(0, Vec::len)),
+            ("hooks.poststart", hooks.poststart().as_ref().map_or(0, Vec::len)),
+            ("hooks.poststop", hooks.poststop().as_ref().map_or(0, Vec::len)),
+        ];
+        for (field, len) in lists {
+            refuse(field, len > 0)?;
+        }
+    }
+    if let Some(process) = spec.process() {
+        check_process(process)?;
+    }
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let filled = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
+    refuse("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()))?;
+    refuse("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()))?;
+    refuse("linux.seccomp", linux.seccomp().is_some())?;
+    refuse("linux.mountLabel", filled(linux.mount_label()))?;
+    refuse("linux.intelRdt", linux.intel_rdt().is_some())?;
+    refuse("linux.memoryPolicy", linux.memory_policy().is_some())?;
+    refuse("linux.personality", linux.personality().is_some())?;
+    refuse("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()))?;
+    refuse("linux.netDevices", linux.net_devices().as_ref().is_some_and(|n| !n.is_empty()))
+}
+
+/// Refuses what a process cannot have.
+pub(super) fn check_process(process: &Process) -> Result<()> {
+    let filled = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
+    refuse("process.apparmorProfile", filled(process.apparmor_profile()))?;
+    refuse("process.selinuxLabel", filled(process.selinux_label()))?;
+    refuse("process.ioPriority", process.io_priority().is_some())?;
+    refuse("process.scheduler", process.scheduler().is_some())?;
+    refuse("process.execCPUAffinity", process.exec_cpu_affinity().is_some())
+}
+
+/// The deprecated list of hooks, asked for in one place.
+trait Prestart {
+    fn prestart_len(&self) -> usize;
+}
+
+impl Prestart for oci_spec::runtime::Hooks {
+    #[allow(deprecated, reason = "containerd clients still send prestart hooks")]
+    fn prestart_len(&self) -> usize {
+        self.prestart().as_ref().map_or(0, Vec::len)
+    }
+}

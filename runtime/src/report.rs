@@ -1,0 +1,110 @@
+//! Reports of init become errors for people, in the words that users of
+//! containerd know.
+
+use boathook_init::report::{Report, detail};
+use boathook_init::{Step, sys};
+use nix::errno::Errno;
+
+use crate::plan::Program;
+use crate::{Error, ErrorKind};
+
+/// The error for a step that failed before the container was ready.
+pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
+    let step = program.steps().nth(report.step as usize);
+    let kind = kind_of(report);
+    let text = match step {
+        Some(Step::Program { args, .. }) => {
+            let name = args.iter().next().unwrap_or_default().to_string_lossy();
+            program_text(&name, report)
+        }
+        Some(Step::Cwd { path }) => {
+            let path = path.to_string_lossy();
+            format!("chdir to cwd ({path:?}) set in config.json failed: {}", cause(report))
+        }
+        Some(step) => format!("{}: {}", describe(&step), cause(report)),
+        None => format!("step {}: {}", report.step, cause(report)),
+    };
+    Error::new(kind, format!("unable to start container process: {text}"))
+}
+
+/// The error for a program that could not be executed after the start.
+pub(crate) fn exec_failure(program: &str, report: &Report) -> Error {
+    let text = format!("unable to start container process: exec {program}: {}", cause(report));
+    Error::new(kind_of(report), text)
+}
+
+fn program_text(name: &str, report: &Report) -> String {
+    match report.detail {
+        detail::NOT_IN_PATH => format!("exec: {name:?}: executable file not found in $PATH"),
+        detail::NO_SUCH_PROGRAM => {
+            format!("exec: {name:?}: stat {name}: no such file or directory")
+        }
+        detail::NOT_EXECUTABLE => format!("exec: {name:?}: permission denied"),
+        detail::IS_DIRECTORY => format!("exec: {name:?}: is a directory"),
+        detail::CWD_OUTSIDE => "current working directory is outside of container mount \
+                                namespace root"
+            .to_owned(),
+        _ => format!("exec: {name:?}: {}", cause(report)),
+    }
+}
+
+fn kind_of(report: &Report) -> ErrorKind {
+    match report.detail {
+        detail::NOT_IN_PATH
+        | detail::NO_SUCH_PROGRAM
+        | detail::NOT_EXECUTABLE
+        | detail::IS_DIRECTORY
+        | detail::CWD_OUTSIDE
+        | detail::OTHER_NODE => ErrorKind::InvalidInput,
+        _ => ErrorKind::Internal,
+    }
+}
+
+/// Why, as far as init could tell: the system call and the errno.
+fn cause(report: &Report) -> String {
+    let reason = match report.detail {
+        detail::MALFORMED => "malformed plan",
+        detail::OTHER_NODE => "another file is there",
+        detail::WRONG_FS => "not on the expected file system",
+        detail::NO_SLOT => "a descriptor is missing",
+        _ => "",
+    };
+    if !reason.is_empty() {
+        return reason.to_owned();
+    }
+    let errno = Errno::from_raw(i32::try_from(report.errno).unwrap_or(0));
+    match sys::name_of(report.detail) {
+        Some("execve" | "chdir") | None => lower(errno.desc()),
+        Some(call) => format!("{call}: {}", lower(errno.desc())),
+    }
+}
+
+/// libc's texts start with a capital, error chains do not.
+fn lower(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}
+
+/// What a step was doing.
+fn describe(step: &Step<'_>) -> String {
+    match step {
+        Step::Attach { path, .. } => format!("mount at {path:?}"),
+        Step::NewFs { fstype, source, .. } => format!("mount {fstype:?} (source {source:?})"),
+        Step::Node { path, .. } => format!("device node {path:?}"),
+        Step::Link { path, .. } => format!("symbolic link {path:?}"),
+        Step::Mask { path, .. } => format!("mask {path:?}"),
+        Step::Readonly { path } => format!("read-only path {path:?}"),
+        Step::Sysctl { path, value, .. } => format!("write sysctl {path:?} = {value:?}"),
+        Step::Hostname { name } => format!("hostname {name:?}"),
+        Step::Rlimit { resource, soft, hard } => {
+            format!("error setting rlimit {resource} to {soft}:{hard}")
+        }
+        Step::Identity { uid, gid, .. } => format!("become user {uid}:{gid}"),
+        Step::JoinCgroup { .. } => "join cgroup".to_owned(),
+        Step::SetNs { kinds, .. } => format!("join namespaces {kinds:#x}"),
+        other => other.name().to_lowercase(),
+    }
+}
