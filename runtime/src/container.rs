@@ -89,7 +89,7 @@ impl Container {
         let until = Instant::now() + deadline;
         let Some(pidfd) = &self.pidfd else { return Err(self.stopped()) };
         let plan = Plan::exec(spec, self.namespaces, self.shared.hierarchies()?.layout())?;
-        let launched = launch(Launch {
+        let launched = launch(&Launch {
             plan: &plan,
             cgroup: &self.cgroup,
             stdio,

@@ -126,7 +126,7 @@ impl Engine {
             Some(plan) => CgroupUndo(Some(Cgroup::create(hierarchies, plan)?)),
             None => CgroupUndo(None),
         };
-        let Launched { process, console } = launch(Launch {
+        let Launched { process, console } = launch(&Launch {
             plan: &plan,
             cgroup: cgroup.get()?,
             stdio: request.stdio,

@@ -91,7 +91,7 @@ fn make_one(dir: i32, name: &[u8], leaf: Leaf, mode: u32) -> Outcome<Fd> {
 }
 
 /// The open parent directory of `path` (made where missing) and its last name.
-pub(crate) fn parent_of<'p>(root: i32, path: &'p CStr) -> Outcome<(Fd, &'p CStr)> {
+pub(crate) fn parent_of(root: i32, path: &CStr) -> Outcome<(Fd, &CStr)> {
     let bytes = path.to_bytes();
     let cut = bytes.iter().rposition(|b| *b == b'/');
     let (dir, name_at) = match cut {

@@ -60,17 +60,19 @@ pub(crate) struct Launched {
 }
 
 /// Runs a plan up to the point where init waits for the start byte.
-pub(crate) fn launch(launch: Launch<'_>) -> Result<Launched> {
+pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched> {
     let plan = launch.plan;
     check_stdio(plan, &launch.stdio)?;
     let join = launch.cgroup.join_files()?;
-    let fds = host::open(plan, &launch, &join)?;
+    let fds = host::open(plan, launch, &join)?;
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     let (channel, theirs) = Channel::pair()?;
     let program =
         image::sealed("boathook-plan", &plan.program.image(fds.len()), MemfdFlags::NOEXEC_SEAL)?;
     channel.send_plan(program.as_fd(), &fds, plan.program.made())?;
-    let process = spawn(&launch, &join, &fds, channel, theirs)?;
+    let process = spawn(launch, &join, &fds, channel, &theirs)?;
+    // From here on the end of init is the end of the connection.
+    drop(theirs);
     if let Some(score) = plan.oom_score_adj {
         write_oom_score(process.pid(), score)?;
     }
@@ -92,7 +94,7 @@ fn spawn(
     join: &Join,
     fds: &[BorrowedFd<'_>],
     channel: Channel,
-    theirs: OwnedFd,
+    theirs: &OwnedFd,
 ) -> Result<Process> {
     let plan = launch.plan;
     let number = CString::new(theirs.as_raw_fd().to_string()).unwrap_or_default();
