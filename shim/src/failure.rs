@@ -72,3 +72,19 @@ impl From<boathook_runtime::Error> for Failure {
         Self { kind: error.kind(), text: error.to_string() }
     }
 }
+
+impl From<boathook_fs::Error> for Failure {
+    fn from(error: boathook_fs::Error) -> Self {
+        let kind = match error.kind() {
+            // A path of the request that is not there is a fault of the
+            // request; NOT_FOUND would tell the daemon that the task is gone.
+            boathook_fs::ErrorKind::Invalid | boathook_fs::ErrorKind::NotFound => {
+                ErrorKind::InvalidInput
+            }
+            boathook_fs::ErrorKind::Unsupported => ErrorKind::Unsupported,
+            boathook_fs::ErrorKind::Denied => ErrorKind::PermissionDenied,
+            boathook_fs::ErrorKind::Io => ErrorKind::Internal,
+        };
+        Self { kind, text: error.to_string() }
+    }
+}

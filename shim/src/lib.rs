@@ -1,11 +1,34 @@
 //! The shim as a library, so that tests can drive its parts.
+//!
+//! ```text
+//! program ── start ── socket, dialect, bundle      service ── driver ── table (pure)
+//!         ├─ cleanup (the delete command)                       │
+//!         ├─ info                                            effects ── engine, io, events
+//!         └─ server ── connections, service, driver
+//! ```
+#![forbid(unsafe_code)]
 
 pub mod args;
 pub mod bundle;
+pub mod cleanup;
+pub mod connections;
 pub mod dialect;
+pub mod driver;
+pub mod effects;
+pub mod events;
 pub mod failure;
+pub mod info;
+pub mod io;
 pub mod log;
 pub mod options;
+pub mod program;
+pub mod proto;
+pub mod reaper;
+pub mod server;
+pub mod service;
 pub mod socket;
+pub mod start;
+pub mod stats;
 pub mod status;
 pub mod table;
+pub mod watch;

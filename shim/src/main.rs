@@ -1,2 +1,7 @@
-//! containerd-shim-boathook-v2: the shim binary.
-fn main() {}
+//! containerd-shim-boathook-v2: the shim containerd executes.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    boathook_shim::program::run(std::env::args_os().skip(1))
+}

@@ -52,15 +52,16 @@ pub(crate) fn test_programs() -> Result<Vec<TestProgram>, Error> {
     Ok(programs)
 }
 
-/// The directory with the programs that are installed on a node, as shipped.
+/// The programs that are installed on a node, as shipped.
 pub(crate) struct Release {
-    dir: PathBuf,
+    pub(crate) shim: PathBuf,
+    pub(crate) cli: PathBuf,
 }
 
 impl Release {
     /// Tells `command` where the release binaries are.
     pub(crate) fn announce<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        command.env("BOATHOOK_BIN_DIR", &self.dir)
+        command.env("BOATHOOK_SHIM", &self.shim).env("BOATHOOK_CLI", &self.cli)
     }
 }
 
@@ -73,9 +74,10 @@ pub(crate) fn release() -> Result<Release, Error> {
         "--package=boathook-cli",
         "--message-format=json-render-diagnostics",
     ]))?;
-    program_of(&json, "boathook")?;
-    let shim = program_of(&json, "containerd-shim-boathook-v2")?;
-    Ok(Release { dir: shim.parent().unwrap_or(&shim).to_path_buf() })
+    Ok(Release {
+        shim: program_of(&json, "containerd-shim-boathook-v2")?,
+        cli: program_of(&json, "boathook")?,
+    })
 }
 
 /// Builds one program of `rootfs-tests`.

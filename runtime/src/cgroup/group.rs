@@ -30,15 +30,9 @@ pub(super) struct Member {
     pub(super) index: usize,
     /// Below the mount point, no slash at either end.
     pub(super) path: String,
-    /// As in [`CgroupMember::made`].
-    pub(super) made: Vec<usize>,
-}
-
-impl Member {
-    /// False when an existing, empty leaf was taken over.
-    pub(super) fn made_leaf(&self) -> bool {
-        self.made.last() == Some(&self.path.len())
-    }
+    /// How many of the path's last components we made: 0 when we took over an
+    /// empty leaf, 1 for the leaf alone, more when parents were missing.
+    pub(super) made: usize,
 }
 
 /// What `state.json` keeps of a cgroup.
@@ -58,9 +52,8 @@ pub struct CgroupMember {
     pub hierarchy: String,
     /// Below the mount point, no slash at either end.
     pub path: String,
-    /// The lengths of those prefixes of `path` that the runtime made, shortest
-    /// first: usually the whole path alone, and its parents where they were missing.
-    pub made: Vec<usize>,
+    /// How many of the path's last components the runtime made.
+    pub made: usize,
 }
 
 /// A cgroup's directory in one hierarchy.
@@ -90,7 +83,7 @@ impl Cgroup {
         let mut members = Vec::new();
         for index in 0..hierarchies.len() {
             match file::exists(hierarchies.root(index), &path) {
-                Ok(true) => members.push(Member { index, path: path.clone(), made: Vec::new() }),
+                Ok(true) => members.push(Member { index, path: path.clone(), made: 0 }),
                 Ok(false) => {}
                 Err(errno) => return Err(Error::sys(format!("looking up cgroup /{path}"), errno)),
             }
@@ -112,7 +105,7 @@ impl Cgroup {
             let path = path::normalise(&entry.path, "cgroup record")?;
             let mounts = &hierarchies.layout().mounts;
             if let Some(index) = mounts.iter().position(|m| m.key() == entry.hierarchy) {
-                members.push(Member { index, path, made: entry.made.clone() });
+                members.push(Member { index, path, made: entry.made });
             }
         }
         Ok(Self { hierarchies: hierarchies.clone(), driver: record.driver, members })
@@ -123,7 +116,7 @@ impl Cgroup {
         let entry = |member: &Member| CgroupMember {
             hierarchy: self.hierarchies.mount(member.index).key(),
             path: member.path.clone(),
-            made: member.made.clone(),
+            made: member.made,
         };
         CgroupRecord { driver: self.driver, members: self.members.iter().map(entry).collect() }
     }

@@ -30,7 +30,9 @@ impl Table {
             Command::Resize { target, width, height } => {
                 self.resize(token, &target, (width, height), actions)
             }
-            Command::CloseStdin(target) => self.close_stdin(token, &target, actions),
+            Command::CloseStdin { target, close } => {
+                self.close_stdin(token, &target, close, actions)
+            }
             Command::Update { id, resources } => self.update(token, &id, resources, actions),
             Command::Connect(id) => {
                 let pid = self.containers.get(&id).map_or(0, |c| c.init.pid);
@@ -233,7 +235,7 @@ impl Table {
         all: bool,
         actions: &mut Actions,
     ) -> Result<()> {
-        if !(0..=MAX_SIGNAL).contains(&signal) {
+        if !(1..=MAX_SIGNAL).contains(&signal) {
             return Err(Failure::invalid(format!("signal: {signal} is not a signal number")));
         }
         let container = self.ready(&target.id)?;
@@ -307,10 +309,18 @@ impl Table {
         reply(actions, token, Answer::Done)
     }
 
-    fn close_stdin(&mut self, token: Token, target: &Target, actions: &mut Actions) -> Result<()> {
+    fn close_stdin(
+        &mut self,
+        token: Token,
+        target: &Target,
+        close: bool,
+        actions: &mut Actions,
+    ) -> Result<()> {
         let container = self.ready(&target.id)?;
         let process = process(container, target.exec.as_deref())?;
-        actions.push(Action::CloseStdin(process.no));
+        if close {
+            actions.push(Action::CloseStdin(process.no));
+        }
         reply(actions, token, Answer::Done)
     }
 
@@ -335,8 +345,8 @@ impl Table {
 /// that is told to go before it was started goes.
 fn held_back(signal: i32) -> i32 {
     /// SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH:
-    /// the default action is not to end; 0 asks whether the process exists.
-    const HARMLESS: [i32; 9] = [0, 17, 18, 19, 20, 21, 22, 23, 28];
+    /// the default action is not to end.
+    const HARMLESS: [i32; 8] = [17, 18, 19, 20, 21, 22, 23, 28];
     if HARMLESS.contains(&signal) { signal } else { SIGKILL }
 }
 

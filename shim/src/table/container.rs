@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::types::{
-    ContainerNo, Exit, ProcessNo, RootMount, StateAnswer, Status, Stdio, Target, Token,
-};
+use boathook_fs::rootfs::MountSpec;
+
+use super::types::{ContainerNo, Exit, ProcessNo, StateAnswer, Status, Stdio, Target, Token};
 
 /// A container and its processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(super) struct Container {
     pub(super) id: String,
     pub(super) bundle: PathBuf,
     /// Kept from Create until its event is published.
-    pub(super) rootfs: Vec<RootMount>,
+    pub(super) rootfs: Vec<MountSpec>,
     pub(super) init: Process,
     pub(super) execs: BTreeMap<String, Process>,
     pub(super) freeze: Freeze,

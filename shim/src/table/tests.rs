@@ -100,7 +100,7 @@ fn wrong_states_have_their_errors() {
         (Command::Pause("c".into()), NotFound),
         (Command::Resume("c".into()), NotFound),
         (Command::Stats("c".into()), NotFound),
-        (Command::CloseStdin(target("c", None)), NotFound),
+        (Command::CloseStdin { target: target("c", None), close: true }, NotFound),
     ];
     for (command, kind) in all {
         assert_eq!(world.ask(command.clone()).unwrap_err().kind(), kind, "{command:?}");

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use boathook_fs::rootfs::MountSpec;
+
 use crate::failure::Failure;
 use crate::options::Options;
 
@@ -50,19 +52,6 @@ pub struct Stdio {
     pub terminal: bool,
 }
 
-/// One mount of the root file system, as in `containerd.types.Mount`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RootMount {
-    /// File system type.
-    pub kind: String,
-    /// What to mount.
-    pub source: String,
-    /// Sub-path below the rootfs directory; usually empty.
-    pub target: String,
-    /// Mount options.
-    pub options: Vec<String>,
-}
-
 /// A decoded Create call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CreateRequest {
@@ -71,7 +60,7 @@ pub struct CreateRequest {
     /// Directory with config.json and rootfs.
     pub bundle: PathBuf,
     /// Mounts to stack on `bundle/rootfs`, the first one first.
-    pub rootfs: Vec<RootMount>,
+    pub rootfs: Vec<MountSpec>,
     /// Standard streams of init.
     pub stdio: Stdio,
     /// Options of this task, with the group's in the empty places.
@@ -130,8 +119,13 @@ pub enum Command {
         /// Rows.
         height: u16,
     },
-    /// No more input will come for the process.
-    CloseStdin(Target),
+    /// No more input will come for the process, if `close` is set.
+    CloseStdin {
+        /// The process.
+        target: Target,
+        /// False asks for nothing.
+        close: bool,
+    },
     /// New limits.
     Update {
         /// The container's id.
@@ -218,7 +212,7 @@ pub enum Event {
         /// Its bundle.
         bundle: PathBuf,
         /// Its root mounts.
-        rootfs: Vec<RootMount>,
+        rootfs: Vec<MountSpec>,
         /// Init's streams.
         stdio: Stdio,
         /// Init.

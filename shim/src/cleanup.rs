@@ -1,0 +1,89 @@
+//! The `delete` command: what a container left behind goes, whoever left it.
+//!
+//! The daemon runs it after every task. Mostly Delete has done the work, and
+//! a mark in the bundle says so; then nothing but the exit status is reported.
+//! After a crash of the server everything is taken away here. It may be run
+//! any number of times and says nothing but its answer.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use boathook_fs::rootfs::unmount_rootfs;
+use boathook_runtime::{Engine, ErrorKind};
+use protobuf::Message;
+
+use crate::args::Flags;
+use crate::bundle::{self, Record};
+use crate::effects::DEFAULT_ROOT;
+use crate::failure::{Failure, Result};
+use crate::proto;
+use crate::table::Exit;
+
+/// The daemon kills this command after 5 s.
+const LIMIT: Duration = Duration::from_secs(4);
+/// The status of a container nobody saw ending: killed.
+const KILLED: u32 = 137;
+
+/// Cleans up after `-id` and writes the answer to stdout.
+///
+/// # Errors
+/// Something could not be removed; the daemon keeps the bundle then.
+pub fn delete(flags: &Flags) -> Result<()> {
+    let bundle = match &flags.bundle {
+        Some(bundle) => bundle.clone(),
+        None => std::env::current_dir().map_err(|e| Failure::sys("current directory", e))?,
+    };
+    // A broken record must not keep a container alive.
+    let record = Record::read(&bundle).unwrap_or_else(|failure| {
+        report(&failure);
+        None
+    });
+    let record = record.unwrap_or_default();
+    if !record.clean {
+        remove(flags, &bundle, &record)?;
+    }
+    let killed = || Exit { status: KILLED, at: Some(SystemTime::now()) };
+    let exit = record.exit.map_or_else(killed, bundle::RecordedExit::exit);
+    let answer = proto::deleted(record.pid, Some(exit))
+        .write_to_bytes()
+        .map_err(|e| Failure::invalid(format!("answer: {e}")))?;
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(&answer)
+        .and_then(|()| stdout.flush())
+        .map_err(|e| Failure::sys("write the answer", e))
+}
+
+fn remove(flags: &Flags, bundle: &Path, record: &Record) -> Result<()> {
+    let root = match record.root.as_os_str().is_empty() {
+        true => PathBuf::from(DEFAULT_ROOT).join(&flags.namespace),
+        false => record.root.clone(),
+    };
+    let engine = Engine::new(&root);
+    let removed = match engine.open(&flags.id) {
+        Ok(container) => container.delete(LIMIT).map_err(Failure::from),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    };
+    // All is tried before the first error counts.
+    let unmounted = unmount_rootfs(&bundle.join("rootfs")).map_err(Failure::from);
+    remove_dead_socket(bundle);
+    removed.and(unmounted)
+}
+
+/// The name of a server that was killed stays behind.
+fn remove_dead_socket(bundle: &Path) {
+    let Some(path) = bundle::socket_path(bundle) else { return };
+    let dead = UnixStream::connect(&path)
+        .is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
+    if dead {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// stderr of this command goes to the daemon's log and nowhere else.
+fn report(failure: &Failure) {
+    let _ = writeln!(std::io::stderr(), "{failure}");
+}

@@ -1,0 +1,168 @@
+//! The one task that owns the pod's state.
+//!
+//! ```text
+//! service ──┐
+//! exits   ──┤ inbox ──► table.apply ──► actions ──► effects ──┐
+//! timers  ──┤                                                 │
+//! effects ──┘ ◄───────────────── results ─────────────────────┘
+//! ```
+//! The table decides, the effects do. Nothing here waits for an effect: its
+//! result comes back through the inbox, so a slow container stalls nobody.
+
+use std::collections::HashMap;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::effects::{Effects, Result as EffectResult};
+use crate::failure::{Failure, Result};
+use crate::table::{Action, Answer, Command, Input, Table, Token};
+
+/// A call that waits for its answer.
+#[derive(Debug)]
+pub struct Request {
+    /// Names the call.
+    pub token: Token,
+    /// What is asked for.
+    pub command: Command,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Answer>>,
+}
+
+/// Everything that can happen to a server.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Request(Request),
+    Input(Input),
+    /// A finished effect that brings descriptors with it.
+    Effect(EffectResult),
+}
+
+/// The way to the driver; cheap to clone. What is sent after the driver has
+/// ended goes nowhere.
+#[derive(Debug, Clone)]
+pub struct Inbox(mpsc::UnboundedSender<Message>);
+
+impl Inbox {
+    /// An inbox and the driver's end of it.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Message>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Hands a call over.
+    pub fn call(&self, request: Request) {
+        let _ = self.0.send(Message::Request(request));
+    }
+
+    /// The caller of `token` is gone.
+    pub fn cancelled(&self, token: Token) {
+        self.input(Input::Cancelled(token));
+    }
+
+    pub(crate) fn input(&self, input: Input) {
+        let _ = self.0.send(Message::Input(input));
+    }
+
+    pub(crate) fn effect(&self, result: EffectResult) {
+        let _ = self.0.send(Message::Effect(result));
+    }
+}
+
+/// The driver: table, effects, and the calls that wait.
+#[derive(Debug)]
+pub struct Driver {
+    table: Table,
+    effects: Effects,
+    waiting: HashMap<Token, oneshot::Sender<Result<Answer>>>,
+    stopping: bool,
+}
+
+impl Driver {
+    /// A driver with an empty table.
+    pub(crate) fn new(effects: Effects) -> Self {
+        let (table, first) = Table::new();
+        let mut driver = Self { table, effects, waiting: HashMap::new(), stopping: false };
+        for action in first {
+            driver.act(action);
+        }
+        driver
+    }
+
+    /// Runs until the server is to end; returns what is left to be finished.
+    ///
+    /// # Errors
+    /// The signal handlers cannot be installed.
+    pub(crate) async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Message>,
+    ) -> Result<Effects> {
+        let handler = |kind| signal(kind).map_err(|e| Failure::sys("signal handler", e));
+        let mut child: Signal = handler(SignalKind::child())?;
+        let mut terminate = handler(SignalKind::terminate())?;
+        let mut interrupt = handler(SignalKind::interrupt())?;
+        while !self.stopping {
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.message(message),
+                    None => break,
+                },
+                _ = child.recv() => self.effects.reap_orphans(),
+                _ = terminate.recv() => self.apply(Input::Terminate),
+                _ = interrupt.recv() => self.apply(Input::Terminate),
+            }
+        }
+        Ok(self.effects)
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Request(Request { token, command, reply }) => {
+                crate::debug!("call {}: {command:?}", token.0);
+                self.waiting.insert(token, reply);
+                self.apply(Input::Call(token, command));
+            }
+            Message::Input(input) => {
+                if let Input::Cancelled(token) = input {
+                    self.waiting.remove(&token);
+                }
+                self.apply(input);
+            }
+            Message::Effect(result) => {
+                if let Some(input) = self.effects.absorb(result) {
+                    self.apply(input);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, input: Input) {
+        let mut next = Some(input);
+        while let Some(input) = next {
+            if !matches!(input, Input::Call(..)) {
+                crate::debug!("input {input:?}");
+            }
+            for action in self.table.apply(input) {
+                self.act(action);
+            }
+            next = self.effects.ready();
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Reply(token, answer) => {
+                if let Some(reply) = self.waiting.remove(&token) {
+                    crate::debug!("answer {}: {answer:?}", token.0);
+                    // Fails when the caller left a moment ago.
+                    let _ = reply.send(answer);
+                }
+            }
+            Action::Stop => {
+                self.stopping = true;
+                self.effects.withdraw();
+            }
+            action => self.effects.start(action),
+        }
+    }
+}

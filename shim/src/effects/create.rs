@@ -1,0 +1,183 @@
+//! Create: rootfs, streams, container, in this order; undone in the reverse.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boathook_fs::rootfs::{mount_rootfs, unmount_rootfs};
+use boathook_runtime::{Create, CreateOptions, Created, Engine, Process, Stdio, spec};
+use tokio::task::spawn_blocking;
+
+use super::{Effects, Live, LiveProcess, Result, pid};
+use crate::bundle::Record;
+use crate::failure;
+use crate::io::{self, ContainerEnds, Prepared, PreparedTerminal, Streams};
+use crate::reaper::report_exit;
+use crate::table::{ContainerNo, CreateRequest, Input, Outcome, ProcessNo};
+
+/// How long making a container may take.
+const CREATE_LIMIT: Duration = Duration::from_secs(60);
+/// How long taking an unusable one away may take.
+pub(super) const UNDO_LIMIT: Duration = Duration::from_secs(10);
+
+/// A container that exists, not yet known to the driver.
+#[derive(Debug)]
+pub(crate) struct NewContainer {
+    live: Live,
+    record: Record,
+    process: Process,
+    console: Option<OwnedFd>,
+    streams: Prepared,
+}
+
+/// Opened streams that still wait for a process.
+pub(super) enum Opened {
+    Pipes(Prepared),
+    Terminal(PreparedTerminal),
+}
+
+/// Opens the streams a caller named and what the process gets of them.
+pub(super) fn open(
+    stdio: &crate::table::Stdio,
+    owner: (u32, u32),
+) -> failure::Result<(Stdio, Opened)> {
+    if stdio.terminal {
+        return Ok((Stdio::Terminal, Opened::Terminal(io::terminal(stdio)?)));
+    }
+    let (ContainerEnds { stdin, stdout, stderr }, prepared) = io::pipes(stdio, owner)?;
+    Ok((Stdio::Fds { stdin, stdout, stderr }, Opened::Pipes(prepared)))
+}
+
+impl Opened {
+    /// Adds the terminal, if the process has one. The first descriptor is
+    /// kept for changes of its size.
+    pub(super) fn with(
+        self,
+        console: Option<OwnedFd>,
+    ) -> failure::Result<(Option<OwnedFd>, Prepared)> {
+        match (self, console) {
+            (Self::Pipes(prepared), console) => Ok((console, prepared)),
+            (Self::Terminal(prepared), Some(master)) => {
+                let copied = master.try_clone();
+                let copied =
+                    copied.map_err(|e| failure::Failure::sys("duplicate a terminal", e))?;
+                Ok((Some(master), prepared.with(copied)?))
+            }
+            (Self::Terminal(_), None) => Err(failure::Failure::new(
+                failure::ErrorKind::Internal,
+                "the engine made no terminal",
+            )),
+        }
+    }
+}
+
+impl Effects {
+    pub(super) fn create(&mut self, no: ContainerNo, init: ProcessNo, request: Box<CreateRequest>) {
+        let (root, engine) = self.engine(request.options.root.as_deref());
+        let inbox = self.inbox.clone();
+        spawn_blocking(move || {
+            let new = create(&engine, root, &request).map(Box::new);
+            inbox.effect(Result::Created(no, init, new));
+        });
+    }
+
+    /// Connects what the container brings; if that fails it is taken away
+    /// again, and Create has failed.
+    pub(super) fn adopt_container(
+        &mut self,
+        no: ContainerNo,
+        init: ProcessNo,
+        new: NewContainer,
+    ) -> Option<Input> {
+        let NewContainer { live, record, process, console, streams } = new;
+        let process = Arc::new(process);
+        let result = self.watch_init(Arc::clone(&process), init, streams);
+        match result {
+            Ok(streams) => {
+                let created = (pid(&process), live.container.has_private_pidns());
+                let kept = LiveProcess {
+                    container: Some(no),
+                    process: Some(process),
+                    spec: None,
+                    console,
+                    streams: Some(streams),
+                    stdin_closed: false,
+                };
+                self.containers.insert(no, Arc::new(live));
+                self.records.insert(no, record);
+                self.processes.insert(init, kept);
+                Some(Input::Finished(Outcome::Created(no, Ok(created))))
+            }
+            Err(failure) => {
+                let inbox = self.inbox.clone();
+                spawn_blocking(move || {
+                    drop(process);
+                    take_away(&live);
+                    inbox.input(Input::Finished(Outcome::Created(no, Err(failure))));
+                });
+                None
+            }
+        }
+    }
+
+    fn watch_init(
+        &self,
+        process: Arc<Process>,
+        init: ProcessNo,
+        streams: Prepared,
+    ) -> failure::Result<Streams> {
+        let streams = streams.connect()?;
+        report_exit(process, init, self.inbox.clone())?;
+        Ok(streams)
+    }
+}
+
+fn create(
+    engine: &Engine,
+    root: PathBuf,
+    request: &CreateRequest,
+) -> failure::Result<NewContainer> {
+    let spec = spec::load(&request.bundle)?;
+    let options = &request.options;
+    let rootfs = mount_rootfs(&request.rootfs, &request.bundle.join("rootfs"))?;
+    let owner = (options.io_uid, options.io_gid);
+    let (stdio, opened) = open(&request.stdio, owner)?;
+    let Created { container, process, console } = engine.create(Create {
+        id: &request.id,
+        bundle: &request.bundle,
+        spec: &spec,
+        stdio,
+        options: CreateOptions {
+            systemd_cgroup: options.systemd_cgroup,
+            no_pivot_root: options.no_pivot_root,
+            no_new_keyring: options.no_new_keyring,
+        },
+        deadline: CREATE_LIMIT,
+    })?;
+    let live = Live { container, bundle: request.bundle.clone(), owner };
+    let record = Record { root, pid: pid(&process), exit: None, clean: false };
+    let connected =
+        opened.with(console).and_then(|streams| record.write(&live.bundle).map(|()| streams));
+    match connected {
+        Ok((console, streams)) => {
+            drop(rootfs.keep());
+            Ok(NewContainer { live, record, process, console, streams })
+        }
+        Err(failure) => {
+            drop(process);
+            take_away(&live);
+            Err(failure)
+        }
+    }
+}
+
+/// Undoes a Create that succeeded in the engine and failed here.
+fn take_away(live: &Live) {
+    if let Err(error) = live.container.delete(UNDO_LIMIT) {
+        crate::warning!("undo of create {}: {error}", live.container.id());
+    }
+    if let Err(error) = unmount_rootfs(&live.bundle.join("rootfs")) {
+        crate::warning!("undo of create {}: {error}", live.container.id());
+    }
+}

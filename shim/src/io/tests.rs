@@ -1,0 +1,234 @@
+//! Streams over real fifos, pipes and pseudo-terminals.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::pipe::fcntl_getpipe_size;
+
+use super::*;
+use crate::failure::ErrorKind;
+
+/// No test waits longer for something that must happen.
+const SOON: Duration = Duration::from_secs(20);
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn fifo(dir: &Path, name: &str) -> String {
+    let path = dir.join(name);
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn reader(path: &str) -> File {
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).unwrap();
+    rustix::fs::fcntl_setfl(&file, OFlags::empty()).unwrap();
+    file
+}
+
+async fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::time::timeout(SOON, tokio::task::spawn_blocking(work)).await.unwrap().unwrap()
+}
+
+fn stdio(stdin: &str, stdout: &str, stderr: &str) -> Stdio {
+    Stdio { stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into(), terminal: false }
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|n| u8::try_from(n * 7 % 251).unwrap()).collect()
+}
+
+#[test]
+fn output_of_any_size_arrives_whole_and_ends() {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path(), "out");
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        assert!(ends.stdin.is_none() && ends.stderr.is_none());
+        let streams = prepared.connect().unwrap();
+        let mut out = reader(&path);
+        let mut process = File::from(ends.stdout.take().unwrap());
+        let data = pattern(1_000_003);
+        let sent = data.clone();
+        let writer = tokio::task::spawn_blocking(move || process.write_all(&sent).unwrap());
+        let got = within(move || {
+            let mut got = Vec::new();
+            out.read_to_end(&mut got).unwrap();
+            got
+        })
+        .await;
+        writer.await.unwrap();
+        assert!(got == data, "{} of {} bytes", got.len(), data.len());
+        drop(streams);
+    });
+}
+
+#[test]
+fn output_waits_for_a_reader_that_comes_back() {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path(), "out");
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let mut streams = prepared.connect().unwrap();
+        let process = File::from(ends.stdout.take().unwrap());
+        // More than both pipes hold: the writer is stopped half-way, as a
+        // workload is while the daemon is down.
+        let size = 3 * fcntl_getpipe_size(process.as_fd()).unwrap();
+        let data = pattern(size);
+        drop(reader(&path));
+        let sent = data.clone();
+        let mut process_writer = process;
+        let writer = tokio::task::spawn_blocking(move || process_writer.write_all(&sent));
+        let again = path.clone();
+        let got = within(move || {
+            let mut got = vec![0; size];
+            reader(&again).read_exact(&mut got).unwrap();
+            got
+        })
+        .await;
+        writer.await.unwrap().unwrap();
+        assert!(got == data);
+        streams.process_ended();
+        streams.drained().await;
+    });
+}
+
+#[test]
+fn a_background_child_does_not_hold_up_the_end() {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path(), "out");
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let mut streams = prepared.connect().unwrap();
+        let mut out = reader(&path);
+        let mut child = File::from(ends.stdout.take().unwrap());
+        child.write_all(b"last words").unwrap();
+        streams.process_ended();
+        let drained = streams.drained();
+        // The pipe is still open; far sooner than the limit all is through.
+        let begun = std::time::Instant::now();
+        drained.await;
+        assert!(begun.elapsed() < DRAIN_LIMIT / 2, "waited for the child");
+        let got = within(move || {
+            let mut got = String::new();
+            out.read_to_string(&mut got).unwrap();
+            got
+        })
+        .await;
+        assert_eq!(got, "last words");
+        drop(child);
+    });
+}
+
+#[test]
+fn input_survives_its_clients_and_ends_when_closed() {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path(), "in");
+        let (mut ends, prepared) = pipes(&stdio(&path, "", ""), (0, 0)).unwrap();
+        let mut streams = prepared.connect().unwrap();
+        let mut process = File::from(ends.stdin.take().unwrap());
+        for word in ["one ", "two "] {
+            let mut client = OpenOptions::new().write(true).open(&path).unwrap();
+            client.write_all(word.as_bytes()).unwrap();
+        }
+        streams.close_stdin();
+        streams.close_stdin();
+        let got = within(move || {
+            let mut got = String::new();
+            process.read_to_string(&mut got).unwrap();
+            got
+        })
+        .await;
+        assert_eq!(got, "one two ");
+    });
+}
+
+#[test]
+fn a_file_is_appended_to() {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "before ").unwrap();
+        let name = path.to_str().unwrap();
+        let (mut ends, prepared) = pipes(&stdio("", name, name), (0, 0)).unwrap();
+        let mut streams = prepared.connect().unwrap();
+        File::from(ends.stdout.take().unwrap()).write_all(b"after").unwrap();
+        drop(ends);
+        streams.process_ended();
+        tokio::time::timeout(SOON, streams.drained()).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before after");
+    });
+}
+
+#[test]
+fn a_terminal_is_copied_both_ways_and_ends_with_its_last_user() {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let (input, output) = (fifo(dir.path(), "in"), fifo(dir.path(), "out"));
+        let (master, slave) = open_terminal();
+        let prepared = terminal(&stdio(&input, &output, "")).unwrap().with(master).unwrap();
+        let mut streams = prepared.connect().unwrap();
+        let mut out = reader(&output);
+        let mut client = OpenOptions::new().write(true).open(&input).unwrap();
+        client.write_all(b"typed\n").unwrap();
+        let mut slave = File::from(slave);
+        let (slave, line) = within(move || {
+            let mut line = [0; 6];
+            slave.read_exact(&mut line).unwrap();
+            slave.write_all(b"shown\n").unwrap();
+            (slave, line)
+        })
+        .await;
+        assert_eq!(&line, b"typed\n");
+        drop(slave);
+        let got = within(move || {
+            let mut got = String::new();
+            out.read_to_string(&mut got).unwrap();
+            got
+        })
+        .await;
+        // The terminal echoes what was typed and ends lines with CR LF.
+        assert_eq!(got, "typed\r\nshown\r\n");
+        streams.process_ended();
+        tokio::time::timeout(SOON, streams.drained()).await.unwrap();
+    });
+}
+
+fn open_terminal() -> (OwnedFd, OwnedFd) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let slave = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap();
+    (master, slave)
+}
+
+#[test]
+fn values_that_cannot_be_used_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    std::fs::write(&file, "").unwrap();
+    let file = file.to_str().unwrap();
+    let missing = format!("{}/none", dir.path().display());
+    for (stdio, kind, part) in [
+        (stdio("", "binary:///bin/x?a=b", ""), ErrorKind::Unsupported, "\"binary\""),
+        (stdio("", "", "file:///tmp/x"), ErrorKind::Unsupported, "stderr"),
+        (stdio("", "relative/path", ""), ErrorKind::InvalidInput, "relative/path"),
+        (stdio("", &missing, ""), ErrorKind::InvalidInput, "none"),
+        (stdio(file, "", ""), ErrorKind::InvalidInput, "not a fifo"),
+    ] {
+        let failure = pipes(&stdio, (0, 0)).unwrap_err();
+        assert_eq!(failure.kind(), kind, "{failure}");
+        assert!(failure.to_string().contains(part), "{failure}");
+    }
+}
