@@ -1,2 +1,24 @@
-//! boathook: the command line of the engine.
-fn main() {}
+//! `boathook`: the command line of the engine.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod exit;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return exit::usage(&error),
+    };
+    let result = match args.command {
+        Command::Plan(plan) => commands::plan::run(&plan),
+    };
+    exit::of(result)
+}

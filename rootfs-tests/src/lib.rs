@@ -12,6 +12,7 @@ pub mod error;
 pub mod grpc;
 pub mod host;
 pub mod image;
+pub mod memory;
 pub mod packages;
 pub mod shimrpc;
 pub mod wait;

@@ -52,16 +52,15 @@ pub(crate) fn test_programs() -> Result<Vec<TestProgram>, Error> {
     Ok(programs)
 }
 
-/// The programs that are installed on a node, as shipped.
+/// The directory with the programs that are installed on a node, as shipped.
 pub(crate) struct Release {
-    pub(crate) shim: PathBuf,
-    pub(crate) cli: PathBuf,
+    dir: PathBuf,
 }
 
 impl Release {
     /// Tells `command` where the release binaries are.
     pub(crate) fn announce<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        command.env("BOATHOOK_SHIM", &self.shim).env("BOATHOOK_CLI", &self.cli)
+        command.env("BOATHOOK_BIN_DIR", &self.dir)
     }
 }
 
@@ -74,10 +73,9 @@ pub(crate) fn release() -> Result<Release, Error> {
         "--package=boathook-cli",
         "--message-format=json-render-diagnostics",
     ]))?;
-    Ok(Release {
-        shim: program_of(&json, "containerd-shim-boathook-v2")?,
-        cli: program_of(&json, "boathook")?,
-    })
+    program_of(&json, "boathook")?;
+    let shim = program_of(&json, "containerd-shim-boathook-v2")?;
+    Ok(Release { dir: shim.parent().unwrap_or(&shim).to_path_buf() })
 }
 
 /// Builds one program of `rootfs-tests`.

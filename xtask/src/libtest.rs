@@ -59,11 +59,11 @@ impl Counts {
             return;
         };
         if outcome.starts_with("FAILED") {
-            self.failures.push(name.to_owned());
+            self.failures.push(name.trim_end().to_owned());
         } else if let Some(reason) = outcome.strip_prefix("ignored") {
             let reason = reason.trim_start_matches(", ");
             let reason = if reason.is_empty() { "no reason given" } else { reason };
-            self.ignored.push(format!("{name}: {reason}"));
+            self.ignored.push(format!("{}: {reason}", name.trim_end()));
         }
     }
 

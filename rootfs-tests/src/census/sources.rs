@@ -65,19 +65,18 @@ fn directories(dir: &Path, things: &mut Things) {
     }
 }
 
-/// Processes of runtimes, and every process in another cgroup or another namespace than ours,
-/// which is what a container leaves when its shim is gone.
+/// Processes of runtimes, and every process in another pid or network namespace than ours, which
+/// is what a container leaves when its shim is gone.
+///
+/// Their cgroup does not count: services and logins come and go in cgroups of their own. A
+/// container's process that shares these namespaces keeps its cgroup in existence, which is counted.
 ///
 /// A dead process that nobody has waited for yet counts when its parent is a runtime's; else that
 /// is the affair of the machine's process 1.
 pub(super) fn processes() -> Result<Things> {
-    let place = |pid: &str| -> Option<String> {
-        let mut place = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        for namespace in ["pid", "mnt", "net"] {
-            let link = fs::read_link(format!("/proc/{pid}/ns/{namespace}")).ok()?;
-            place.push_str(&link.display().to_string());
-        }
-        Some(place)
+    let place = |pid: &str| -> Option<[PathBuf; 2]> {
+        let link = |namespace: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).ok();
+        Some([link("pid")?, link("net")?])
     };
     let here = place("self");
     let mut things = Things::new();

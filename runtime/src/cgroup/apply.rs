@@ -140,6 +140,8 @@ fn write_error(at: At<'_>, write: &Write, errno: Errno) -> Error {
         Errno::EINVAL | Errno::ERANGE | Errno::EOVERFLOW | Errno::ENODEV | Errno::ENOSPC => {
             Some(ErrorKind::InvalidInput)
         }
+        // CPUs or nodes that the parent does not have.
+        Errno::EACCES if write.controller == Controller::Cpuset => Some(ErrorKind::InvalidInput),
         _ => None,
     };
     let error = Error::sys(text, errno);

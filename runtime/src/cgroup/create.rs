@@ -64,7 +64,7 @@ impl Cgroup {
                 .map_err(|errno| make_error(&self.hierarchies, index, &path, errno))?;
             self.members.push(Member { index, path, made });
         }
-        if self.members.iter().any(|member| member.made == 0) {
+        if self.members.iter().any(|member| !member.made_leaf()) {
             self.require_idle()?;
         }
         match self.mode() {
@@ -77,7 +77,7 @@ impl Cgroup {
     /// Takes back what [`Self::fill`] made; nothing is in it yet.
     fn unmake(&self) {
         for member in self.members.iter().rev() {
-            remove_made(self.hierarchies.root(member.index), &member.path, member.made);
+            remove_made(self.hierarchies.root(member.index), &member.path, &member.made);
         }
     }
 
@@ -149,63 +149,52 @@ fn place(hierarchies: &Hierarchies, plan: &CgroupPlan) -> Result<Vec<String>> {
     }
 }
 
-/// Makes `path` with its missing parents; returns how many directories were
-/// made. One system call when only the leaf is missing.
-fn make(root: BorrowedFd<'_>, path: &str) -> nix::Result<usize> {
-    let mut made_parents = 0;
+/// Makes `path` with its missing parents; returns the lengths of the prefixes
+/// of `path` that were made, shortest first. One system call when only the leaf
+/// is missing.
+fn make(root: BorrowedFd<'_>, path: &str) -> nix::Result<Vec<usize>> {
+    let mut made = Vec::new();
     for _ in 0..RACES {
-        match file::make_dir(root, path) {
-            Ok(()) => return Ok(made_parents + 1),
-            Err(Errno::EEXIST) => return Ok(0),
-            Err(Errno::ENOENT) => match make_parents(root, path) {
-                Ok(count) => made_parents = made_parents.max(count),
-                Err((Errno::ENOENT, count)) => made_parents = made_parents.max(count),
-                Err((errno, count)) => {
-                    remove_parents(root, path, count.max(made_parents));
-                    return Err(errno);
-                }
-            },
-            Err(errno) => {
-                remove_parents(root, path, made_parents);
-                return Err(errno);
+        let result = match file::make_dir(root, path) {
+            Err(Errno::ENOENT) => make_parents(root, path, &mut made),
+            Ok(()) => {
+                made.push(path.len());
+                return Ok(made);
             }
+            Err(Errno::EEXIST) => return Ok(made),
+            Err(errno) => Err(errno),
+        };
+        // ENOENT: somebody removed a parent; once more from the top.
+        if let Err(errno) = result
+            && errno != Errno::ENOENT
+        {
+            remove_made(root, path, &made);
+            return Err(errno);
         }
     }
-    remove_parents(root, path, made_parents);
+    remove_made(root, path, &made);
     Err(Errno::ENOENT)
 }
 
-/// Makes the missing parents of `path`, the topmost first; returns how many.
-fn make_parents(root: BorrowedFd<'_>, path: &str) -> Result<usize, (Errno, usize)> {
-    let mut made = 0;
+fn make_parents(root: BorrowedFd<'_>, path: &str, made: &mut Vec<usize>) -> nix::Result<()> {
     for (at, _) in path.match_indices('/') {
         match file::make_dir(root, &path[..at]) {
-            Ok(()) => made += 1,
-            Err(Errno::EEXIST) => {}
-            Err(errno) => return Err((errno, made)),
+            Ok(()) if !made.contains(&at) => made.push(at),
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
         }
     }
-    Ok(made)
+    Ok(())
 }
 
-/// Removes the last `made` components of `path`, the leaf first.
-pub(super) fn remove_made(root: BorrowedFd<'_>, path: &str, made: usize) {
-    if made > 0 && !matches!(file::remove_dir(root, path), Ok(()) | Err(Errno::ENOENT)) {
-        return;
-    }
-    remove_parents(root, path, made.saturating_sub(1));
-}
-
-/// Removes `count` parents of `path`, the lowest first, as far as they are empty.
-pub(super) fn remove_parents(root: BorrowedFd<'_>, path: &str, count: usize) {
-    let mut path = path;
-    for _ in 0..count {
-        let Some((parent, _)) = path.rsplit_once('/') else { return };
-        // Somebody else's cgroup may be in it by now; then it is theirs to keep.
-        if !matches!(file::remove_dir(root, parent), Ok(()) | Err(Errno::ENOENT)) {
+/// Removes the prefixes of `path` listed in `made`, the longest first, as far
+/// as they are empty: somebody else's cgroup may be in a parent by now, and
+/// then the parent is theirs to keep.
+pub(super) fn remove_made(root: BorrowedFd<'_>, path: &str, made: &[usize]) {
+    for prefix in made.iter().rev().filter_map(|&length| path.get(..length)) {
+        if !matches!(file::remove_dir(root, prefix), Ok(()) | Err(Errno::ENOENT)) {
             return;
         }
-        path = parent;
     }
 }
 

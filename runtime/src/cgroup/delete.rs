@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::create::remove_parents;
+use super::create::remove_made;
 use super::file;
 use super::freezer::{empty_event, wait_event};
 use super::group::{At, Cgroup, Member};
@@ -58,7 +58,7 @@ impl Cgroup {
                 return Err(timed_out(self, &text));
             }
         }
-        remove_parents(at.root, at.path, member.made.saturating_sub(1));
+        remove_made(at.root, at.path, &member.made);
         Ok(())
     }
 

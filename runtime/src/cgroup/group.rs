@@ -30,9 +30,15 @@ pub(super) struct Member {
     pub(super) index: usize,
     /// Below the mount point, no slash at either end.
     pub(super) path: String,
-    /// How many of the path's last components we made: 0 when we took over an
-    /// empty leaf, 1 for the leaf alone, more when parents were missing.
-    pub(super) made: usize,
+    /// As in [`CgroupMember::made`].
+    pub(super) made: Vec<usize>,
+}
+
+impl Member {
+    /// False when an existing, empty leaf was taken over.
+    pub(super) fn made_leaf(&self) -> bool {
+        self.made.last() == Some(&self.path.len())
+    }
 }
 
 /// What `state.json` keeps of a cgroup.
@@ -52,8 +58,9 @@ pub struct CgroupMember {
     pub hierarchy: String,
     /// Below the mount point, no slash at either end.
     pub path: String,
-    /// How many of the path's last components the runtime made.
-    pub made: usize,
+    /// The lengths of those prefixes of `path` that the runtime made, shortest
+    /// first: usually the whole path alone, and its parents where they were missing.
+    pub made: Vec<usize>,
 }
 
 /// A cgroup's directory in one hierarchy.
@@ -83,7 +90,7 @@ impl Cgroup {
         let mut members = Vec::new();
         for index in 0..hierarchies.len() {
             match file::exists(hierarchies.root(index), &path) {
-                Ok(true) => members.push(Member { index, path: path.clone(), made: 0 }),
+                Ok(true) => members.push(Member { index, path: path.clone(), made: Vec::new() }),
                 Ok(false) => {}
                 Err(errno) => return Err(Error::sys(format!("looking up cgroup /{path}"), errno)),
             }
@@ -105,7 +112,7 @@ impl Cgroup {
             let path = path::normalise(&entry.path, "cgroup record")?;
             let mounts = &hierarchies.layout().mounts;
             if let Some(index) = mounts.iter().position(|m| m.key() == entry.hierarchy) {
-                members.push(Member { index, path, made: entry.made });
+                members.push(Member { index, path, made: entry.made.clone() });
             }
         }
         Ok(Self { hierarchies: hierarchies.clone(), driver: record.driver, members })
@@ -116,7 +123,7 @@ impl Cgroup {
         let entry = |member: &Member| CgroupMember {
             hierarchy: self.hierarchies.mount(member.index).key(),
             path: member.path.clone(),
-            made: member.made,
+            made: member.made.clone(),
         };
         CgroupRecord { driver: self.driver, members: self.members.iter().map(entry).collect() }
     }

@@ -18,20 +18,17 @@ pub(super) fn prepare(group: &Cgroup, writes: &[Write]) -> Result<()> {
     let Some(member) = group.members.iter().find(|m| m.index == index) else { return Ok(()) };
     let root = group.hierarchies.root(index);
     for name in ["cpuset.cpus", "cpuset.mems"] {
-        let set_by_config =
+        let from_config =
             writes.iter().any(|w| w.controller == Controller::Cpuset && w.file == name);
-        let path = if set_by_config {
-            // The leaf takes the config's value, but a new parent needs one first.
-            match member.path.rsplit_once('/') {
-                Some((parent, _)) if member.made != 1 => parent,
-                _ => continue,
-            }
-        } else {
-            &member.path
+        // The config's own value goes into the leaf later, but only a parent
+        // that has CPUs can hold it.
+        let (path, fresh) = match (from_config, member.path.rsplit_once('/')) {
+            (false, _) => (member.path.as_str(), member.made_leaf()),
+            (true, Some((parent, _))) => (parent, false),
+            (true, None) => continue,
         };
         let at = At { root, path };
-        inherit(at, name, member.made > 0 && !set_by_config)
-            .map_err(|errno| at.error("copying the parent's", name, errno))?;
+        inherit(at, name, fresh).map_err(|errno| at.error("copying the parent's", name, errno))?;
     }
     Ok(())
 }

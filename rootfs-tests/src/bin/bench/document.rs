@@ -1,0 +1,68 @@
+//! `docs/benchmarks.md`: the table, where it comes from and how to repeat it.
+
+use std::fs;
+
+use rootfs_tests::command::Run;
+use rootfs_tests::error::{Context, Result};
+use rootfs_tests::workspace;
+
+use crate::machine::Machine;
+use crate::report::{self, Row};
+use crate::rig::Rig;
+
+/// Writes the document anew.
+pub(crate) fn write(rig: &Rig, rows: &[Row], load_before: &str) -> Result<()> {
+    let path = workspace::root().join("docs/benchmarks.md");
+    let text = text(rows, &Machine::look().to_string(), &versions(rig)?, rig.rounds, load_before);
+    fs::write(&path, text).during(|| format!("write {}", path.display()))?;
+    println!("written: docs/benchmarks.md");
+    Ok(())
+}
+
+fn versions(rig: &Rig) -> Result<String> {
+    let first_line = |program: &std::path::Path, flag: &str| -> Result<String> {
+        let text = Run::new(program).arg(flag).ok()?.text();
+        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+    };
+    Ok([
+        first_line(&rig.packages.containerd(), "--version")?,
+        first_line(&rig.packages.runc(), "--version")?,
+        format!("boathook {}", env!("CARGO_PKG_VERSION")),
+    ]
+    .join("; "))
+}
+
+fn text(rows: &[Row], machine: &str, versions: &str, rounds: usize, load: &str) -> String {
+    let missed: Vec<String> = rows
+        .iter()
+        .filter(|row| row.missed())
+        .map(|row| format!("- {} {}", row.name, row.spacing).trim_end().to_owned())
+        .collect();
+    let verdict = if missed.is_empty() {
+        "Every bar is reached.".to_owned()
+    } else {
+        format!("These miss their bars:\n\n{}", missed.join("\n"))
+    };
+    format!(
+        "# Benchmarks\n\n\
+         Written by `cargo xtask bench`; repeat it with the same command, as root. Nothing else should run meanwhile.\n\n\
+         **Compared:** Debian's runc shim with runc, and boathook. {versions}.\n\
+         **Machine:** {machine}; load before the run: {load}.\n\
+         **Method:** {rounds} rounds after three that do not count. Every round measures both shims, and they take turns at going \
+         first. Back to back means without a pause; 200 ms apart means that nothing was started for 200 ms, as on a node that starts a \
+         container now and then. Median and 90th percentile are measured values. The ratio is boathook's median over the other's.\n\n\
+         {table}\n\
+         {verdict}\n\n\
+         ## What is measured\n\
+         - **Create+Start+Wait+Delete**: the calls that containerd makes for a container, over one connection to a shim that is already \
+         there. The container is `/bin/true` of a static busybox on an overlay, with containerd's default spec (own pid, ipc, uts, mount \
+         and network namespaces, masked paths, device rules). Without stdio.\n\
+         - **start of the shim**: from executing the binary to the first answer of the server behind it.\n\
+         - **exec**: the same calls for `/bin/true` in a container that is running.\n\
+         - **ctr run --rm**: the whole command under containerd, with the start of `ctr` itself, snapshots, stdio by fifo and clean-up. A shim \
+         that does nothing at all would still take about a third of the runc shim's time here.\n\
+         - **idle**: `smaps_rollup` and `status` of a shim whose one container sleeps, after 10 execs and 100 other calls; the second of three \
+         shims of its kind, because they share pages.\n",
+        table = report::markdown(rows),
+    )
+}

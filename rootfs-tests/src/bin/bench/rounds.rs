@@ -1,0 +1,153 @@
+//! Taking turns: every round measures both shims, the first one alternating.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rootfs_tests::Result;
+
+use crate::report::Row;
+use crate::rig::Which;
+use crate::stats::{Bar, Samples};
+
+/// How measurements follow each other.
+///
+/// A machine that starts a container now and then behaves differently from one that starts them
+/// without a pause: caches are cold, and the kernel's grace periods are not under way already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spacing {
+    BackToBack,
+    Apart,
+}
+
+impl Spacing {
+    pub(crate) const BOTH: [Self; 2] = [Self::BackToBack, Self::Apart];
+    const GAP: Duration = Duration::from_millis(200);
+    /// Rounds before the first that counts.
+    const WARM_UP: usize = 3;
+
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::BackToBack => "back to back",
+            Self::Apart => "200 ms apart",
+        }
+    }
+
+    /// The pause is what is being measured under, not a wait for anything.
+    fn pause(self) {
+        if self == Self::Apart {
+            thread::sleep(Self::GAP);
+        }
+    }
+}
+
+/// Times of the parts of one measurement; the row is their sum.
+pub(crate) type Laps = Vec<(&'static str, Duration)>;
+
+/// Measures `count` rounds on both and makes a row of them, and one of each part.
+pub(crate) fn measure(
+    name: &str,
+    bar: Bar,
+    spacing: Spacing,
+    count: usize,
+    mut once: impl FnMut(Which) -> Result<Laps>,
+) -> Result<Vec<Row>> {
+    let mut stock = Side::default();
+    let mut ours = Side::default();
+    for round in 0..count + Spacing::WARM_UP {
+        let order = [Which::Stock, Which::Ours];
+        let turn = round % 2;
+        for which in [order[turn], order[1 - turn]] {
+            spacing.pause();
+            let laps = once(which)?;
+            if round >= Spacing::WARM_UP {
+                match which {
+                    Which::Stock => stock.add(&laps),
+                    Which::Ours => ours.add(&laps),
+                }
+            }
+        }
+    }
+    Ok(rows(name, bar, spacing, &stock, &ours))
+}
+
+fn rows(name: &str, bar: Bar, spacing: Spacing, stock: &Side, ours: &Side) -> Vec<Row> {
+    let row = |name: String, bar, stock: &Samples, ours: &Samples| Row {
+        name,
+        spacing: spacing.text(),
+        unit: "ms",
+        stock: stock.into(),
+        ours: ours.into(),
+        bar,
+    };
+    let mut rows = vec![row(name.to_owned(), bar, &stock.sum, &ours.sum)];
+    if ours.parts.len() > 1 {
+        let parts = stock.parts.iter().zip(&ours.parts);
+        rows.extend(parts.map(|((part, s), (_, o))| row(format!("… {part}"), Bar::None, s, o)));
+    }
+    rows
+}
+
+#[derive(Default)]
+struct Side {
+    sum: Samples,
+    parts: Vec<(&'static str, Samples)>,
+}
+
+impl Side {
+    fn add(&mut self, laps: &Laps) {
+        self.sum.push(laps.iter().map(|(_, time)| *time).sum());
+        for (name, time) in laps {
+            match self.parts.iter_mut().find(|(known, _)| known == name) {
+                Some((_, samples)) => samples.push(*time),
+                None => {
+                    let mut samples = Samples::default();
+                    samples.push(*time);
+                    self.parts.push((name, samples));
+                }
+            }
+        }
+    }
+}
+
+/// Does something and notes the time under `name`.
+pub(crate) fn lap<T>(
+    laps: &mut Laps,
+    name: &'static str,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let start = Instant::now();
+    let value = work()?;
+    laps.push((name, start.elapsed()));
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_are_measured_equally_often_and_each_goes_first_half_of_the_time() {
+        let mut order = Vec::new();
+        let rows = measure("x", Bar::Share(0.5), Spacing::BackToBack, 4, |which| {
+            order.push(which);
+            let time = if which == Which::Ours { 1 } else { 4 };
+            Ok(vec![("a", Duration::from_millis(time)), ("b", Duration::from_millis(time))])
+        })
+        .unwrap();
+        let firsts: Vec<_> = order.iter().step_by(2).collect();
+        assert_eq!(order.len(), 2 * (4 + Spacing::WARM_UP));
+        assert_eq!(firsts.iter().filter(|w| ***w == Which::Ours).count(), firsts.len() / 2);
+        let names: Vec<&str> = rows.iter().map(|r| r.name.as_str()).collect();
+        assert_eq!(names, ["x", "… a", "… b"]);
+        assert_eq!((rows[0].stock.median, rows[0].ours.median), (8.0, 2.0));
+        assert!(!rows[0].missed());
+    }
+
+    #[test]
+    fn an_error_ends_the_measurement() {
+        let failed = measure("x", Bar::None, Spacing::BackToBack, 1, |_| {
+            Err(rootfs_tests::Error::check("no"))
+        });
+        assert!(failed.is_err());
+    }
+}

@@ -1,0 +1,201 @@
+//! Making a cgroup: limits first, then tasks; all of it or nothing.
+
+use std::fs;
+
+use boathook_runtime::ErrorKind;
+use boathook_runtime::cgroup::{Cgroup, CgroupRecord, Join, Mode};
+
+use super::support::{Arena, Child, deadline};
+
+/// Red if a limit is lost, lands in the wrong file, or is written in an order the kernel refuses.
+#[test]
+fn limits_are_in_place_before_any_task() {
+    let arena = Arena::new();
+    let group = arena.create(
+        "c",
+        r#"{"cpu":{"shares":512,"period":50000,"quota":20000,"burst":1000,"cpus":"0","mems":"0"},
+            "memory":{"limit":33554432,"swap":67108864,"reservation":16777216,"swappiness":10},
+            "pids":{"limit":7},
+            "devices":[{"allow":false,"access":"rwm"},
+                       {"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]}"#,
+    );
+    let want = [
+        ("cpu", "cpu.shares", "512"),
+        ("cpu", "cpu.cfs_period_us", "50000"),
+        ("cpu", "cpu.cfs_quota_us", "20000"),
+        ("cpu", "cpu.cfs_burst_us", "1000"),
+        ("cpuset", "cpuset.cpus", "0"),
+        ("cpuset", "cpuset.mems", "0"),
+        ("memory", "memory.limit_in_bytes", "33554432"),
+        ("memory", "memory.memsw.limit_in_bytes", "67108864"),
+        ("memory", "memory.soft_limit_in_bytes", "16777216"),
+        ("memory", "memory.swappiness", "10"),
+        ("pids", "pids.max", "7"),
+    ];
+    for (controller, file, value) in want {
+        assert_eq!(arena.text(controller, &format!("c/{file}")), value, "{file}");
+    }
+    let devices = arena.text("devices", "c/devices.list");
+    assert!(devices.lines().any(|l| l == "c 10:229 rw"), "{devices}");
+    assert!(devices.lines().any(|l| l == "c 1:3 rwm"), "{devices}");
+    assert!(!devices.contains("a *:*"), "{devices}");
+    assert!(group.pids(true).unwrap().is_empty());
+    group.delete(deadline()).unwrap();
+    arena.assert_clean();
+}
+
+/// Red if a hierarchy is forgotten, the named and the unified one included.
+#[test]
+fn a_child_is_born_into_every_hierarchy() {
+    let arena = Arena::new();
+    let group = arena.create("a/b/c", "{}");
+    let child = Child::sleeper(&group);
+    let membership = fs::read_to_string(format!("/proc/{}/cgroup", child.pid)).unwrap();
+    let mounts = &arena.hierarchies.layout().mounts;
+    for mount in mounts {
+        let line = membership.lines().find(|line| line.split(':').nth(1) == Some(&mount.key()));
+        let path = line.and_then(|line| line.split(':').nth(2));
+        assert_eq!(path, Some(arena.path("a/b/c").as_str()), "{mount:?}: {membership}");
+    }
+    assert_eq!(group.directories().count(), mounts.len());
+    assert_eq!(group.pids(false).unwrap(), [child.pid]);
+    group.kill_all(deadline()).unwrap();
+    child.wait();
+    group.delete(deadline()).unwrap();
+    arena.assert_clean();
+}
+
+/// Red if a new parent is left without CPUs, or the leaf's own list is overwritten by the parent's.
+#[test]
+fn cpusets_take_over_from_the_parent() {
+    let arena = Arena::new();
+    let root = fs::read_to_string("/sys/fs/cgroup/cpuset/cpuset.cpus").unwrap();
+    let group = arena.create("p/q/leaf", r#"{"cpu":{"cpus":"0"}}"#);
+    assert_eq!(arena.text("cpuset", "p/cpuset.cpus"), root.trim_end());
+    assert_eq!(arena.text("cpuset", "p/q/cpuset.cpus"), root.trim_end());
+    assert_eq!(arena.text("cpuset", "p/q/leaf/cpuset.cpus"), "0");
+    for dir in ["p", "p/q", "p/q/leaf"] {
+        assert_ne!(arena.text("cpuset", &format!("{dir}/cpuset.mems")), "", "{dir}");
+    }
+    group.delete(deadline()).unwrap();
+    arena.assert_clean();
+}
+
+/// Red if one refused limit leaves a directory behind, or the error hides whose limit it was.
+#[test]
+fn a_refused_limit_undoes_everything() {
+    let arena = Arena::new();
+    let refused = [
+        (r#"{"cpu":{"cpus":"999"}}"#, "linux.resources.cpu.cpus: "),
+        (r#"{"pids":{"limit":5000000}}"#, "linux.resources.pids.limit: "),
+        (r#"{"cpu":{"quota":1}}"#, "linux.resources.cpu.quota: "),
+        (
+            r#"{"blockIO":{"throttleReadBpsDevice":[{"major":4000,"minor":9,"rate":5}]}}"#,
+            "linux.resources.blockIO.throttleReadBpsDevice[0]: ",
+        ),
+    ];
+    for name in ["leaf", "new/parents/leaf"] {
+        for (resources, start) in refused {
+            let error = arena.try_create(name, resources).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            assert!(error.to_string().starts_with(start), "{error}");
+            arena.assert_clean();
+        }
+    }
+}
+
+/// Red if the hierarchies made before the failing one are left behind. In the
+/// memory hierarchy the name is taken by a file.
+#[test]
+fn a_failure_half_way_through_the_hierarchies_undoes_the_first_half() {
+    let arena = Arena::new();
+    for name in ["memory.stat", "memory.stat/deeper", "new/memory.stat/deeper"] {
+        let error = arena.try_create(name, "{}").unwrap_err();
+        assert!(error.to_string().contains("memory.stat"), "{error}");
+        arena.assert_clean();
+    }
+}
+
+/// Red if two containers can share a cgroup, or if the refusal removes the first one's.
+#[test]
+fn an_occupied_cgroup_is_refused_and_kept() {
+    let arena = Arena::new();
+    let group = arena.create("c", r#"{"pids":{"limit":9}}"#);
+    let child = Child::sleeper(&group);
+    let census = arena.census();
+    let error = arena.try_create("c", "{}").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongState, "{error}");
+    assert!(error.to_string().contains(&child.pid.to_string()), "{error}");
+    assert_eq!(arena.census(), census);
+    assert_eq!(arena.text("pids", "c/pids.max"), "9");
+    group.kill_all(deadline()).unwrap();
+    child.wait();
+    group.delete(deadline()).unwrap();
+    arena.assert_clean();
+}
+
+/// Red if an empty leftover blocks its name, or if its old, lower swap limit blocks the new one.
+#[test]
+fn an_empty_leftover_is_taken_over_with_new_limits() {
+    let arena = Arena::new();
+    let old = r#"{"memory":{"limit":8388608,"swap":8388608}}"#;
+    let first = arena.create("c", old);
+    let second = arena.create("c", r#"{"memory":{"limit":67108864,"swap":67108864}}"#);
+    assert_eq!(arena.text("memory", "c/memory.limit_in_bytes"), "67108864");
+    assert_eq!(arena.text("memory", "c/memory.memsw.limit_in_bytes"), "67108864");
+    second.delete(deadline()).unwrap();
+    first.delete(deadline()).unwrap();
+    arena.assert_clean();
+}
+
+/// Red if a frozen leftover is taken over: nothing started in it would ever run.
+#[test]
+fn a_frozen_leftover_is_refused() {
+    let arena = Arena::new();
+    let group = arena.create("c", "{}");
+    group.freeze(deadline()).unwrap();
+    let error = arena.try_create("c", "{}").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongState, "{error}");
+    group.thaw().unwrap();
+    group.delete(deadline()).unwrap();
+    arena.assert_clean();
+}
+
+/// Red if a record loses what is needed to find and remove the cgroup after a restart.
+#[test]
+fn a_record_finds_its_cgroup_again() {
+    let arena = Arena::new();
+    let group = arena.create("made/here/c", "{}");
+    let json = serde_json::to_string(&group.record()).unwrap();
+    drop(group);
+    let record: CgroupRecord = serde_json::from_str(&json).unwrap();
+    let again = Cgroup::from_record(&arena.hierarchies, &record).unwrap();
+    assert_eq!(again.record(), record);
+    assert_eq!(again.path(), arena.path("made/here/c"));
+    again.delete(deadline()).unwrap();
+    arena.assert_clean();
+}
+
+/// Red if exec cannot find a container by its path, or finds one that is not there.
+#[test]
+fn an_existing_cgroup_opens_by_path() {
+    let arena = Arena::new();
+    let error = Cgroup::open(&arena.hierarchies, &arena.path("c")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let error = Cgroup::open(&arena.hierarchies, "/a/../b").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    let group = arena.create("c", "{}");
+    let opened = Cgroup::open(&arena.hierarchies, &arena.path("c")).unwrap();
+    let join = opened.join_files().unwrap();
+    match (arena.hierarchies.mode(), &join) {
+        (Mode::V1, Join::V1(_)) | (Mode::V2, Join::V2(_)) | (Mode::Hybrid, Join::Hybrid { .. }) => {
+        }
+        (mode, join) => panic!("{mode:?} host joins by {join:?}"),
+    }
+    let child = Child::shell(&join, "exec sleep 1000");
+    assert_eq!(group.pids(true).unwrap(), [child.pid]);
+    group.kill_all(deadline()).unwrap();
+    child.wait();
+    opened.delete(deadline()).unwrap();
+    arena.assert_clean();
+}
