@@ -58,7 +58,11 @@ impl Cgroup {
                 return Err(timed_out(self, &text));
             }
         }
-        remove_made(at.root, at.path, &member.made);
+        let parents = match member.made_leaf() {
+            true => &member.made[..member.made.len() - 1],
+            false => &member.made,
+        };
+        remove_made(at.root, at.path, parents);
         Ok(())
     }
 

@@ -178,3 +178,36 @@ fn read_proc(path: &str) -> Result<String> {
         Error::sys(format!("reading {path}"), error).with_kind(ErrorKind::Internal)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(membership: &str, mountinfo: &str) -> Result<String> {
+        let mount = Layout::parse(mountinfo)?.mounts.remove(0);
+        let membership: Vec<_> = parse_membership(membership).collect();
+        let lines: Vec<_> = mountinfo.lines().filter_map(MountLine::parse).collect();
+        own_path(&mount, &membership, &lines)
+    }
+
+    const WHOLE: &str = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+    const PART: &str = "35 31 0:32 /docker/ab /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+
+    #[test]
+    fn the_own_cgroup_is_relative_to_what_is_mounted() {
+        assert_eq!(own("4:memory:/system.slice/x\n", WHOLE).unwrap(), "system.slice/x");
+        assert_eq!(own("4:memory:/\n", WHOLE).unwrap(), "");
+        assert_eq!(own("4:memory:/docker/ab/c\n", PART).unwrap(), "c");
+        assert_eq!(own("4:memory:/docker/ab\n", PART).unwrap(), "");
+    }
+
+    #[test]
+    fn an_own_cgroup_outside_of_the_mount_is_an_error() {
+        for (membership, mounts) in
+            [("4:memory:/docker/abc\n", PART), ("4:memory:/../x\n", WHOLE), ("4:memory:/x\n", PART)]
+        {
+            let error = own(membership, mounts).unwrap_err();
+            assert!(error.to_string().starts_with("linux.cgroupsPath: "), "{error}");
+        }
+    }
+}
