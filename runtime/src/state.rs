@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
-use std::io::ErrorKind as Io;
+use std::io::{ErrorKind as Io, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -169,8 +169,12 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
 /// # Errors
 /// `NotFound` when there is no such process.
 pub(crate) fn start_time(pid: i32) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))
+    // One read: procfs makes the whole line for it, and no line is longer.
+    let mut buffer = [0; 1024];
+    let length = fs::File::open(format!("/proc/{pid}/stat"))
+        .and_then(|mut file| file.read(&mut buffer))
         .map_err(|_| Error::new(ErrorKind::NotFound, format!("process {pid} does not exist")))?;
+    let text = String::from_utf8_lossy(&buffer[..length]);
     parse_start_time(&text)
         .ok_or_else(|| Error::new(ErrorKind::Internal, format!("/proc/{pid}/stat: {text:?}")))
 }

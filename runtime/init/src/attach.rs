@@ -24,7 +24,7 @@ pub(crate) fn attach_at(
         Err(fault) if fault.errno == ENOENT => {
             let is_dir = fstat(tree)?.mode & S_IFMT == S_IFDIR;
             let leaf = if is_dir { Leaf::Dir } else { Leaf::File };
-            paths::resolve_or_make(root, path, leaf, 0o755, strict)?
+            paths::make(root, path, leaf, 0o755, strict)?
         }
         Ok(found) if keep_mode => {
             let mode = fstat(found.number())?.mode & 0o7777;

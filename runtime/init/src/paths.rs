@@ -30,8 +30,8 @@ fn rules(strict: bool) -> u64 {
     if strict { base | RESOLVE_NO_SYMLINKS } else { base }
 }
 
-/// Resolves `path`, making missing directories with `mode`, and the last
-/// component as a directory or an empty file.
+/// Resolves `path`, making missing directories with mode 0755, and the last
+/// component as a directory of `mode` or an empty file.
 pub(crate) fn resolve_or_make(
     root: i32,
     path: &CStr,
@@ -45,24 +45,40 @@ pub(crate) fn resolve_or_make(
     }
 }
 
-fn make(root: i32, path: &CStr, leaf: Leaf, mode: u32, strict: bool) -> Outcome<Fd> {
-    let mut done = PathBuf::new();
-    done.push(b".")?;
-    let mut here = openat2(root, c".", O_PATH | O_DIRECTORY, 0, rules(strict))?;
-    let mut rest = components(path.to_bytes()).peekable();
-    while let Some(name) = rest.next() {
-        done.push(b"/")?;
-        done.push(name)?;
-        let last = rest.peek().is_none();
-        here = match resolve(root, done.as_c_str(), strict) {
-            Err(fault) if fault.errno == ENOENT => {
-                let kind = if last { leaf } else { Leaf::Dir };
-                make_one(here.number(), name, kind, if last { mode } else { 0o755 })?
+/// Makes `path`, which is not there. Its directory usually is, so that is
+/// looked for from the end.
+pub(crate) fn make(root: i32, path: &CStr, leaf: Leaf, mode: u32, strict: bool) -> Outcome<Fd> {
+    let bytes = path.to_bytes();
+    let mut known = 0;
+    let mut here = None;
+    for (at, _) in bytes.iter().enumerate().rev().filter(|(_, b)| **b == b'/') {
+        match resolve(root, prefix(bytes, at)?.as_c_str(), strict) {
+            Err(fault) if fault.errno == ENOENT && at > 0 => {}
+            found => {
+                known = at;
+                here = Some(found?);
+                break;
             }
-            other => other?,
-        };
+        }
+    }
+    let mut here = match here {
+        Some(found) => found,
+        None => openat2(root, c".", O_PATH | O_DIRECTORY, 0, rules(strict))?,
+    };
+    let mut rest = components(bytes.get(known..).unwrap_or_default()).peekable();
+    while let Some(name) = rest.next() {
+        let last = rest.peek().is_none();
+        let (kind, mode) = if last { (leaf, mode) } else { (Leaf::Dir, 0o755) };
+        here = make_one(here.number(), name, kind, mode)?;
     }
     Ok(here)
+}
+
+/// The first `len` bytes of a path; the root where nothing is left.
+fn prefix(path: &[u8], len: usize) -> Outcome<PathBuf> {
+    let mut text = PathBuf::new();
+    text.push(if len == 0 { b"/" } else { path.get(..len).unwrap_or_default() })?;
+    Ok(text)
 }
 
 /// Makes `name` in the open directory `dir` and opens what it made, never

@@ -13,8 +13,29 @@ use crate::cgroup::{Cgroup, Join};
 use crate::plan::{HostFd, Plan};
 use crate::{Error, ErrorKind, Result, sys};
 
+/// A descriptor for init: one that is open anyhow, or one opened for it.
+pub(super) enum Given<'a> {
+    /// Open anyhow.
+    Lent(BorrowedFd<'a>),
+    /// Opened for init, closed once it was sent.
+    Opened(OwnedFd),
+}
+
+impl AsFd for Given<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Given::Lent(fd) => *fd,
+            Given::Opened(fd) => fd.as_fd(),
+        }
+    }
+}
+
 /// Opens them in the order of their slots.
-pub(super) fn open(plan: &Plan, launch: &Launch<'_>, join: &Join) -> Result<Vec<OwnedFd>> {
+pub(super) fn open<'a>(
+    plan: &Plan,
+    launch: &'a Launch<'_>,
+    join: &'a Join,
+) -> Result<Vec<Given<'a>>> {
     let mut tasks = match join {
         Join::V1(tasks) | Join::Hybrid { tasks, .. } => tasks.iter(),
         Join::V2(_) => [].iter(),
@@ -23,18 +44,22 @@ pub(super) fn open(plan: &Plan, launch: &Launch<'_>, join: &Join) -> Result<Vec<
         .iter()
         .map(|fd| match fd {
             HostFd::CgroupTasks(_) => match tasks.next() {
-                Some(file) => duplicate(file.as_fd()),
+                Some(file) => Ok(Given::Lent(file.as_fd())),
                 None => Err(missing("tasks file of the container's cgroup")),
             },
-            HostFd::Namespace { path, kind } => namespace(path, *kind),
+            HostFd::Namespace { path, kind } => namespace(path, *kind).map(Given::Opened),
             HostFd::Container => match launch.container {
-                Some(pidfd) => duplicate(pidfd),
+                Some(pidfd) => Ok(Given::Lent(pidfd)),
                 None => Err(missing("container's first process")),
             },
-            HostFd::Root(path) => tree("root.path", path, true),
-            HostFd::Bind { field, source, recursive } => tree(field, source, *recursive),
-            HostFd::CgroupTree(index) => cgroup_tree(launch.cgroup, *index),
-            HostFd::NullDevice => tree("null device", Path::new("/dev/null"), false),
+            HostFd::Root(path) => tree("root.path", path, true).map(Given::Opened),
+            HostFd::Bind { field, source, recursive } => {
+                tree(field, source, *recursive).map(Given::Opened)
+            }
+            HostFd::CgroupTree(index) => cgroup_tree(launch.cgroup, *index).map(Given::Opened),
+            HostFd::NullDevice => {
+                tree("null device", Path::new("/dev/null"), false).map(Given::Opened)
+            }
             HostFd::Stdio(number) => stdio(&launch.stdio, *number),
         })
         .collect()
@@ -42,10 +67,6 @@ pub(super) fn open(plan: &Plan, launch: &Launch<'_>, join: &Join) -> Result<Vec<
 
 fn missing(what: &str) -> Error {
     Error::new(ErrorKind::Internal, format!("no descriptor for the {what}"))
-}
-
-fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    fd.try_clone_to_owned().map_err(|e| Error::sys("duplicate a descriptor", e))
 }
 
 /// A detached copy of what is at a path of the host.
@@ -82,7 +103,7 @@ fn namespace(path: &Path, kind: u32) -> Result<OwnedFd> {
     }
 }
 
-fn stdio(stdio: &Stdio, number: usize) -> Result<OwnedFd> {
+fn stdio(stdio: &Stdio, number: usize) -> Result<Given<'_>> {
     let given = match (stdio, number) {
         (Stdio::Fds { stdin, .. }, 0) => stdin,
         (Stdio::Fds { stdout, .. }, 1) => stdout,
@@ -90,14 +111,14 @@ fn stdio(stdio: &Stdio, number: usize) -> Result<OwnedFd> {
         (Stdio::Terminal, _) => return Err(missing("standard streams")),
     };
     match given {
-        Some(fd) => duplicate(fd.as_fd()),
+        Some(fd) => Ok(Given::Lent(fd.as_fd())),
         None => {
             let null = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .custom_flags(libc::O_CLOEXEC)
                 .open("/dev/null");
-            null.map(OwnedFd::from).map_err(|e| Error::sys("open /dev/null", e))
+            null.map(|file| Given::Opened(file.into())).map_err(|e| Error::sys("open /dev/null", e))
         }
     }
 }
