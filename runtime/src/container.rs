@@ -10,7 +10,7 @@ use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::{Cgroup, OomWatch, Stats};
-use crate::engine::Shared;
+use crate::engine::{Shared, modules_for};
 use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::plan::Plan;
 use crate::process::{Process, send_signal};
@@ -88,7 +88,8 @@ impl Container {
     ) -> Result<(Process, Option<OwnedFd>)> {
         let until = Instant::now() + deadline;
         let Some(pidfd) = &self.pidfd else { return Err(self.stopped()) };
-        let plan = Plan::exec(spec, self.namespaces, self.shared.hierarchies()?.layout())?;
+        let layout = self.shared.hierarchies()?.layout();
+        let plan = Plan::exec(spec, self.namespaces, layout, modules_for(Some(spec)))?;
         let launched = launch(&Launch {
             plan: &plan,
             cgroup: &self.cgroup,

@@ -10,7 +10,7 @@ use oci_spec::runtime::Spec;
 use crate::cgroup::{Cgroup, Driver, Hierarchies};
 use crate::container::Container;
 use crate::exec::{Launch, Launched, Stdio, launch};
-use crate::plan::{Context, Plan};
+use crate::plan::{Context, Plan, SecurityModules, wants_label};
 use crate::process::Process;
 use crate::state::{self, Private, State, StateDir, start_time};
 use crate::{Result, image};
@@ -107,6 +107,7 @@ impl Engine {
             driver,
             no_pivot_root: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
+            modules: modules_for(spec.process().as_ref()),
         };
         Plan::create(spec, &context)
     }
@@ -201,6 +202,14 @@ impl CgroupUndo {
 
     fn keep(mut self) -> Result<Cgroup> {
         self.0.take().ok_or_else(no_cgroup)
+    }
+}
+
+/// The kernel's security modules, asked for only when a label is wanted.
+pub(crate) fn modules_for(process: Option<&oci_spec::runtime::Process>) -> SecurityModules {
+    match process {
+        Some(process) if wants_label(process) => SecurityModules::of_this_host(),
+        _ => SecurityModules::default(),
     }
 }
 

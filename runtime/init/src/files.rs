@@ -4,11 +4,11 @@
 use core::ffi::CStr;
 
 use crate::consts::{
-    EINTR, O_RDONLY, O_WRONLY, PROC_SUPER_MAGIC, RESOLVE_BENEATH, RESOLVE_IN_ROOT,
+    EINTR, ENOENT, O_RDONLY, O_WRONLY, PROC_SUPER_MAGIC, RESOLVE_BENEATH, RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, S_IFMT, S_IFREG,
 };
 use crate::report::detail;
-use crate::sys::{Fault, Outcome, fs_magic, fstat, nr, openat2, syscall};
+use crate::sys::{Fault, Outcome, PathBuf, fs_magic, fstat, nr, openat2, syscall};
 
 /// Writes `value` to a file below the proc tree `proc`. The path may cross
 /// neither links nor mounts, and the file must be procfs: a container cannot
@@ -20,6 +20,36 @@ pub(crate) fn write_proc(proc: i32, path: &CStr, value: &CStr) -> Outcome {
         return Err(Fault::detail(detail::WRONG_FS));
     }
     write(file.number(), value.to_bytes())
+}
+
+/// Writes the label of the next exec to `file` of this process's directory
+/// below the proc tree `proc`, or to `older` where the kernel lacks it. The
+/// directory is named by number, because `self` is a link.
+pub(crate) fn label(proc: i32, file: &CStr, older: &CStr, value: &CStr) -> Outcome {
+    let pid = syscall!(nr::GETPID)?;
+    match write_proc(proc, own(pid, file)?.as_c_str(), value) {
+        Err(fault) if fault.errno == ENOENT => write_proc(proc, own(pid, older)?.as_c_str(), value),
+        other => other,
+    }
+}
+
+/// `<pid>/<file>`.
+fn own(pid: usize, file: &CStr) -> Outcome<PathBuf> {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    let mut rest = pid;
+    while at > 0 && (rest > 0 || at == digits.len()) {
+        at -= 1;
+        if let Some(digit) = digits.get_mut(at) {
+            *digit = b'0' + (rest % 10) as u8;
+        }
+        rest /= 10;
+    }
+    let mut path = PathBuf::new();
+    path.push(digits.get(at..).unwrap_or_default())?;
+    path.push(b"/")?;
+    path.push(file.to_bytes())?;
+    Ok(path)
 }
 
 /// write(2) of all bytes in one call, as kernel files demand.
@@ -60,4 +90,18 @@ pub(crate) fn read_limited(
         each(buffer.get(..got).unwrap_or_default());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_directory_is_named_by_number() {
+        for (pid, wanted) in
+            [(1, c"1/attr/exec"), (40_960, c"40960/attr/exec"), (0, c"0/attr/exec")]
+        {
+            assert_eq!(own(pid, c"attr/exec").unwrap().as_c_str(), wanted);
+        }
+    }
 }

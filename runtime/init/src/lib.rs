@@ -31,6 +31,7 @@ mod net;
 mod passwd;
 mod paths;
 pub mod run;
+mod sched;
 pub mod sys;
 
 pub use report::Report;

@@ -4,13 +4,14 @@ use core::ffi::CStr;
 
 use crate::attach::{self, Covers, Node};
 use crate::consts::{
-    AT_FDCWD, CLOSE_RANGE_CLOEXEC, EACCES, EINTR, EINVAL, ENOSYS, EPERM, F_SETFD, FD_CLOEXEC,
+    AT_FDCWD, CLOSE_RANGE_CLOEXEC, EACCES, EINTR, ENOSYS, EPERM, F_SETFD, FD_CLOEXEC,
     KEYCTL_JOIN_SESSION_KEYRING, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, O_DIRECTORY, O_PATH,
     PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, SCM_RIGHTS, SOL_SOCKET,
 };
 use crate::creds::{self, Capabilities};
 use crate::exec::{self, Program};
 use crate::report::{Report, detail, kind};
+use crate::sched::{self, Attr};
 use crate::steps::Step;
 use crate::sys::{self, Fault, Fd, Outcome, nr, openat2, syscall};
 use crate::wire::{Header, Malformed, Reader, Slot};
@@ -184,7 +185,22 @@ impl Init {
             Step::Rlimit { resource, soft, hard } => {
                 done(syscall!(nr::SETRLIMIT, resource, &[soft, hard]))
             }
-            Step::ResetAffinity {} => reset_affinity(),
+            Step::ResetAffinity {} => sched::all_cpus(),
+            Step::Affinity { cpus } => sched::affinity(cpus),
+            Step::Scheduler { policy, flags, nice, priority, runtime, deadline, period } => {
+                sched::policy(&Attr::new(
+                    policy,
+                    flags,
+                    [nice, priority],
+                    [runtime, deadline, period],
+                ))
+            }
+            Step::IoPriority { value } => sched::io_priority(value),
+            Step::MemoryPolicy { mode, nodes } => sched::memory_policy(mode, nodes),
+            Step::Personality { domain } => done(syscall!(nr::PERSONALITY, domain)),
+            Step::Label { proc, file, older, value } => {
+                files::label(self.fd(proc)?, file, older, value)
+            }
             Step::Umask { mask } => done(syscall!(nr::UMASK, mask)),
             Step::NoNewPrivs {} => {
                 done(syscall!(nr::PRCTL, PR_SET_NO_NEW_PRIVS, 1_u32, 0_u32, 0_u32, 0_u32))
@@ -287,16 +303,6 @@ fn hide_descriptors() {
 fn keyring(name: &CStr) -> Outcome {
     match syscall!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, name) {
         Err(fault) if fault.errno == ENOSYS => Ok(()),
-        other => done(other),
-    }
-}
-
-/// Affinity is cut to what the cgroup allows, so asking for everything asks
-/// for exactly that.
-fn reset_affinity() -> Outcome {
-    let all = [u64::MAX; 128];
-    match syscall!(nr::SCHED_SETAFFINITY, 0_u32, size_of::<[u64; 128]>(), &all) {
-        Err(fault) if fault.errno == EINVAL => Ok(()),
         other => done(other),
     }
 }

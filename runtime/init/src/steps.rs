@@ -279,6 +279,57 @@ steps! { <'a>
     33 Ready {}
     /// execve(2) of the program.
     34 Exec {}
+    /// sched_setaffinity(2) with exactly these CPUs.
+    40 Affinity {
+        /// Words of 32 bits.
+        cpus: Ids<'a>,
+    }
+    /// sched_setattr(2).
+    41 Scheduler {
+        /// `SCHED_*`.
+        policy: u32,
+        /// `SCHED_FLAG_*`.
+        flags: u64,
+        /// Nice value, two's complement.
+        nice: u32,
+        /// Real-time priority.
+        priority: u32,
+        /// Nanoseconds of SCHED_DEADLINE.
+        runtime: u64,
+        /// Nanoseconds of SCHED_DEADLINE.
+        deadline: u64,
+        /// Nanoseconds of SCHED_DEADLINE.
+        period: u64,
+    }
+    /// ioprio_set(2) of the process group.
+    42 IoPriority {
+        /// Class and level as the kernel packs them.
+        value: u32,
+    }
+    /// set_mempolicy(2).
+    43 MemoryPolicy {
+        /// `MPOL_*` with `MPOL_F_*`.
+        mode: u32,
+        /// Words of 32 bits, a whole number of pairs.
+        nodes: Ids<'a>,
+    }
+    /// personality(2).
+    44 Personality {
+        /// `PER_*`.
+        domain: u32,
+    }
+    /// Writes the label of the next exec to a file of the process's own
+    /// directory in a proc file system that only init holds.
+    45 Label {
+        /// A proc tree.
+        proc: Slot,
+        /// File below the process's directory.
+        file: &'a CStr,
+        /// The file on kernels that lack the first.
+        older: &'a CStr,
+        /// What is written.
+        value: &'a CStr,
+    }
 }
 
 #[cfg(test)]

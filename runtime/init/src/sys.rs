@@ -37,6 +37,7 @@ pub mod nr {
     pub const SENDMSG: u32 = 46;
     pub const RECVMSG: u32 = 47;
     pub const EXECVE: u32 = 59;
+    pub const GETPID: u32 = 39;
     pub const FCNTL: u32 = 72;
     pub const GETCWD: u32 = 79;
     pub const CHDIR: u32 = 80;
@@ -49,6 +50,7 @@ pub mod nr {
     pub const SETRESUID: u32 = 117;
     pub const SETRESGID: u32 = 119;
     pub const CAPSET: u32 = 126;
+    pub const PERSONALITY: u32 = 135;
     pub const FSTATFS: u32 = 138;
     pub const PIVOT_ROOT: u32 = 155;
     pub const PRCTL: u32 = 157;
@@ -60,7 +62,9 @@ pub mod nr {
     pub const SETDOMAINNAME: u32 = 171;
     pub const SCHED_SETAFFINITY: u32 = 203;
     pub const EXIT_GROUP: u32 = 231;
+    pub const SET_MEMPOLICY: u32 = 238;
     pub const KEYCTL: u32 = 250;
+    pub const IOPRIO_SET: u32 = 251;
     pub const MKDIRAT: u32 = 258;
     pub const MKNODAT: u32 = 259;
     pub const FCHOWNAT: u32 = 260;
@@ -70,6 +74,7 @@ pub mod nr {
     pub const UNSHARE: u32 = 272;
     pub const DUP3: u32 = 292;
     pub const SETNS: u32 = 308;
+    pub const SCHED_SETATTR: u32 = 314;
     pub const OPEN_TREE: u32 = 428;
     pub const MOVE_MOUNT: u32 = 429;
     pub const FSOPEN: u32 = 430;
@@ -121,7 +126,11 @@ const NAMES: &[(u32, &str)] = &[
     (nr::SETHOSTNAME, "sethostname"),
     (nr::SETDOMAINNAME, "setdomainname"),
     (nr::SCHED_SETAFFINITY, "sched_setaffinity"),
+    (nr::PERSONALITY, "personality"),
+    (nr::SET_MEMPOLICY, "set_mempolicy"),
     (nr::KEYCTL, "keyctl"),
+    (nr::IOPRIO_SET, "ioprio_set"),
+    (nr::SCHED_SETATTR, "sched_setattr"),
     (nr::MKDIRAT, "mkdirat"),
     (nr::MKNODAT, "mknodat"),
     (nr::FCHOWNAT, "fchownat"),

@@ -8,11 +8,13 @@
 mod caps;
 mod cgroupfs;
 mod devices;
+mod labels;
 mod mounts;
 mod namespaces;
 mod process;
 mod program;
 mod rootfs;
+mod sched;
 mod show;
 mod sysctl;
 mod text;
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 use boathook_init::Step;
 use oci_spec::runtime::{Process, Spec};
 
+pub use labels::{SecurityModules, wanted as wants_label};
 pub use program::{HostFd, Program};
 
 use crate::cgroup::{CgroupPlan, Driver, Layout};
@@ -45,6 +48,8 @@ pub struct Context<'a> {
     pub no_pivot_root: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Security modules of the kernel; asked only when a label is wanted.
+    pub modules: SecurityModules,
 }
 
 /// Everything that creating a container, or a process in one, will do.
@@ -100,7 +105,11 @@ impl Plan {
         if !context.no_new_keyring {
             build.keyring(context.id)?;
         }
-        rootfs::steps(&mut build, spec, &root, context, &namespaces)?;
+        let proc = rootfs::steps(&mut build, spec, &root, context, &namespaces)?;
+        process::rlimits(&mut build, process)?;
+        sched::process_steps(&mut build, process)?;
+        sched::linux_steps(&mut build, linux)?;
+        labels::steps(&mut build, process, context.modules, proc)?;
         process::steps(&mut build, process, process::For::Container)?;
         Ok(Self {
             clone_flags: namespaces.clone_flags(),
@@ -121,17 +130,32 @@ impl Plan {
     ///
     /// # Errors
     /// As for [`Plan::create`].
-    pub fn exec(process: &Process, namespaces: u32, cgroups: &Layout) -> Result<Self> {
-        unsupported::check_process(process)?;
+    pub fn exec(
+        process: &Process,
+        namespaces: u32,
+        cgroups: &Layout,
+        modules: SecurityModules,
+    ) -> Result<Self> {
+        let affinity = process.exec_cpu_affinity().as_ref();
         let mut build = Builder::new();
+        if let Some(cpus) = affinity.and_then(|a| a.initial().as_deref()) {
+            build.affinity("process.execCPUAffinity.initial", cpus)?;
+        }
         build.join_cgroups(cgroups);
         let container = build.fd(HostFd::Container);
         // The pid namespace takes effect at birth, so the engine enters it for the clone.
         let join_pid = (namespaces & NEWPID != 0).then_some(build.fds.len() - 1);
         build.push(&Step::SetNs { ns: container, kinds: namespaces & !NEWPID });
-        build.push(&Step::ResetAffinity {});
+        match affinity.and_then(|a| a.cpu_affinity_final().as_deref()) {
+            Some(cpus) => build.affinity("process.execCPUAffinity.final", cpus)?,
+            None => build.push(&Step::ResetAffinity {}),
+        }
         build.push(&Step::UseRoot {});
         build.push(&Step::Session {});
+        process::stdio(&mut build, process, process::For::Exec)?;
+        process::rlimits(&mut build, process)?;
+        sched::process_steps(&mut build, process)?;
+        labels::steps(&mut build, process, modules, None)?;
         process::steps(&mut build, process, process::For::Exec)?;
         Ok(Self {
             clone_flags: 0,

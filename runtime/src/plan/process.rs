@@ -53,13 +53,8 @@ fn dimension(name: &str, value: u64) -> Result<u32> {
     })
 }
 
-/// Steps of a process; for a container they follow the root file system's,
-/// which have set the standard streams up already.
+/// The last steps of a process: from its mask to its exec.
 pub(super) fn steps(build: &mut Builder, process: &Process, of: For) -> Result<()> {
-    if of == For::Exec {
-        stdio(build, process, of)?;
-    }
-    rlimits(build, process)?;
     let mask = process.user().umask().unwrap_or(DEFAULT_UMASK);
     if mask > 0o7777 {
         return Err(Error::field("process.user.umask", format!("{mask:o} has unknown bits")));
@@ -123,7 +118,8 @@ fn last_of_each(env: &[CString]) -> Vec<&CStr> {
     kept
 }
 
-fn rlimits(build: &mut Builder, process: &Process) -> Result<()> {
+/// Limits of resources, while the process may still change them.
+pub(super) fn rlimits(build: &mut Builder, process: &Process) -> Result<()> {
     let mut seen = Vec::new();
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
         let field = format!("process.rlimits[{index}]");

@@ -140,6 +140,15 @@ impl Builder {
         Ok(())
     }
 
+    /// Binds to the CPUs of a list.
+    pub(super) fn affinity(&mut self, field: &str, list: &str) -> Result<()> {
+        let cpus = super::sched::mask(field, list)?;
+        if !list.trim().is_empty() {
+            self.push(&Step::Affinity { cpus: boathook_init::Ids::Slice(&cpus) });
+        }
+        Ok(())
+    }
+
     /// A new file system's slot, made by one step.
     pub(super) fn new_fs(
         &mut self,

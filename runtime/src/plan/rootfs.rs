@@ -10,14 +10,15 @@ use super::program::{Builder, HostFd};
 use super::{Context, devices, mounts, process, sysctl, text};
 use crate::{Error, Result};
 
-/// Adds every step from the first mount to the sealed root.
+/// Adds every step from the first mount to the sealed root; returns the
+/// container's proc file system, if it has a new one.
 pub(super) fn steps(
     build: &mut Builder,
     spec: &Spec,
     root: &Path,
     context: &Context<'_>,
     namespaces: &Namespaces,
-) -> Result<()> {
+) -> Result<Option<Slot>> {
     let linux = spec.linux().as_ref().ok_or_else(|| Error::field("linux", "missing"))?;
     let own = spec.process().as_ref().ok_or_else(|| Error::field("process", "missing"))?;
     let tree = attach_root(build, root);
@@ -32,7 +33,8 @@ pub(super) fn steps(
     for slot in mounted.seal {
         read_only(build, slot);
     }
-    root_attributes(build, spec, linux, tree)
+    root_attributes(build, spec, linux, tree)?;
+    Ok(mounted.proc)
 }
 
 /// The root's tree, which follows the host's mounts but tells it nothing.

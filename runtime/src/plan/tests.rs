@@ -60,6 +60,7 @@ fn plan(config: Value) -> Result<Plan> {
         driver: Driver::Cgroupfs,
         no_pivot_root: false,
         no_new_keyring: false,
+        modules: SecurityModules::default(),
     };
     Plan::create(&spec, &context)
 }
@@ -170,6 +171,37 @@ fn a_plan_shows_itself_as_text_and_json() {
     assert_eq!(steps, plan.program.steps().count());
 }
 
+/// Red when a label goes by the container's own /proc, or after the identity
+/// change that takes the right to set it.
+#[test]
+fn labels_are_set_through_the_new_proc_before_the_identity() {
+    let mut config = config();
+    config["process"]["apparmorProfile"] = json!("cri-containerd.apparmor.d");
+    let spec: Spec = serde_json::from_value(config).unwrap();
+    let layout = Layout::parse(HYBRID).unwrap();
+    let context = Context {
+        id: "c1",
+        bundle: Path::new("/bundle"),
+        cgroups: &layout,
+        driver: Driver::Cgroupfs,
+        no_pivot_root: false,
+        no_new_keyring: false,
+        modules: SecurityModules { apparmor: true, selinux: false },
+    };
+    let plan = Plan::create(&spec, &context).unwrap();
+    let names = names(&plan);
+    assert!(at(&names, "Label") < at(&names, "Identity"));
+    let label = plan.program.steps().find_map(|step| match step {
+        Step::Label { proc, value, .. } => Some((proc, value.to_owned())),
+        _ => None,
+    });
+    let proc = plan.program.steps().find_map(|step| match step {
+        Step::NewFs { slot, fstype, .. } if fstype == c"proc" => Some(slot),
+        _ => None,
+    });
+    assert_eq!(label, Some((proc.unwrap(), c"exec cri-containerd.apparmor.d".to_owned())));
+}
+
 /// Applies `change` to the config and expects an error that starts with `field`.
 fn refused(kind: ErrorKind, field: &str, change: impl FnOnce(&mut Value)) {
     let mut config = config();
@@ -228,6 +260,21 @@ fn wrong_fields_are_named() {
     });
     refused(Unsupported, "linux.seccomp", |c| {
         c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+    });
+    refused(Unsupported, "process.apparmorProfile", |c| {
+        c["process"]["apparmorProfile"] = json!("cri-containerd.apparmor.d");
+    });
+    refused(Unsupported, "process.selinuxLabel", |c| {
+        c["process"]["selinuxLabel"] = json!("a:b:c:s0")
+    });
+    refused(InvalidInput, "process.ioPriority.priority", |c| {
+        c["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 });
+    });
+    refused(InvalidInput, "process.scheduler.runtime", |c| {
+        c["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "runtime": 5 });
+    });
+    refused(InvalidInput, "linux.memoryPolicy.nodes", |c| {
+        c["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "0-x", "flags": [] });
     });
     refused(Unsupported, "hooks.poststop", |c| {
         c["hooks"] = json!({ "poststop": [{ "path": "/x" }] })

@@ -1,7 +1,7 @@
 //! Fields that this version does not honour are refused by name: nothing of a
 //! config is ignored in silence.
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Spec;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -31,9 +31,6 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
             refuse(field, len > 0)?;
         }
     }
-    if let Some(process) = spec.process() {
-        check_process(process)?;
-    }
     let Some(linux) = spec.linux() else { return Ok(()) };
     let filled = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
     refuse("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()))?;
@@ -41,20 +38,8 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     refuse("linux.seccomp", linux.seccomp().is_some())?;
     refuse("linux.mountLabel", filled(linux.mount_label()))?;
     refuse("linux.intelRdt", linux.intel_rdt().is_some())?;
-    refuse("linux.memoryPolicy", linux.memory_policy().is_some())?;
-    refuse("linux.personality", linux.personality().is_some())?;
     refuse("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()))?;
     refuse("linux.netDevices", linux.net_devices().as_ref().is_some_and(|n| !n.is_empty()))
-}
-
-/// Refuses what a process cannot have.
-pub(super) fn check_process(process: &Process) -> Result<()> {
-    let filled = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    refuse("process.apparmorProfile", filled(process.apparmor_profile()))?;
-    refuse("process.selinuxLabel", filled(process.selinux_label()))?;
-    refuse("process.ioPriority", process.io_priority().is_some())?;
-    refuse("process.scheduler", process.scheduler().is_some())?;
-    refuse("process.execCPUAffinity", process.exec_cpu_affinity().is_some())
 }
 
 /// The deprecated list of hooks, asked for in one place.
