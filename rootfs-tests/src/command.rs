@@ -196,3 +196,72 @@ fn tail(bytes: &[u8]) -> String {
     let from = bytes.len().saturating_sub(4096);
     String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).trim().to_owned()
 }
+
+/// A program that runs on beside the test, read line by line.
+#[derive(Debug)]
+pub struct Stream {
+    child: Child,
+    name: String,
+    pieces: Receiver<Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl Stream {
+    /// Starts it; what it writes to standard error goes to the test's own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(mut command: Command) -> Result<Self> {
+        let name = line(&command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().during(|| format!("start {name}"))?;
+        let pieces = drain(child.stdout.take());
+        Ok(Self { child, name, pieces, buffer: Vec::new() })
+    }
+
+    /// The next line, without its end; none within this time.
+    pub fn line(&mut self, within: Duration) -> Option<String> {
+        let deadline = Deadline::after(within);
+        loop {
+            if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let rest = self.buffer.split_off(at + 1);
+                let line = std::mem::replace(&mut self.buffer, rest);
+                return Some(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+            self.buffer.extend(self.pieces.recv_timeout(deadline.left()).ok()?);
+        }
+    }
+
+    /// Lines up to and including the first that satisfies `last`.
+    ///
+    /// # Errors
+    /// None does in time; the message holds those that came.
+    pub fn until(&mut self, what: &str, last: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+        let deadline = Deadline::after(PATIENCE);
+        let mut lines = Vec::new();
+        loop {
+            let Some(line) = self.line(deadline.left()) else {
+                let what = format!("{what} from {}", self.name);
+                return Err(deadline.missed(&what, &lines.join("\n")));
+            };
+            let found = last(&line);
+            lines.push(line);
+            if found {
+                return Ok(lines);
+            }
+        }
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

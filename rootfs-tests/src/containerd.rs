@@ -44,7 +44,6 @@ const SHIM: &str = "containerd-shim-boathook-v2";
 pub struct Daemon {
     packages: Packages,
     dir: TempDir,
-    bridge: String,
     child: Option<Child>,
 }
 
@@ -63,10 +62,7 @@ impl Daemon {
             .prefix("bh")
             .tempdir_in("/tmp")
             .during(|| "make a directory in /tmp")?;
-        // Interface names have 15 bytes; the directory's own suffix is as unique as it is.
-        let suffix = dir.path().file_name().map(|name| name.to_string_lossy().into_owned());
-        let bridge = format!("{}-br", suffix.unwrap_or_default());
-        let mut daemon = Self { packages, dir, bridge, child: None };
+        let mut daemon = Self { packages, dir, child: None };
         daemon.prepare()?;
         daemon.up()?;
         Ok(daemon)
@@ -127,6 +123,13 @@ impl Daemon {
     #[must_use]
     pub fn packages(&self) -> &Packages {
         &self.packages
+    }
+
+    /// The name of its directory: unique on this machine, fit for a namespace of containerd and
+    /// for a cgroup. Containers belong in these, so that [`Daemon::end`] finds what is left.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.dir.path().file_name().and_then(|name| name.to_str()).unwrap_or("boathook")
     }
 
     /// The daemon's directory and everything in it.
@@ -217,7 +220,24 @@ impl Daemon {
         self.stop()?;
         let left = self.shims();
         crate::ensure!(left.is_empty(), "shims outlive their containers: {left:?}");
-        host::remove_link(&self.bridge)
+        self.sweep()
+    }
+
+    /// Interface names have 15 bytes, of which the directory's takes eight.
+    fn bridge(&self) -> String {
+        format!("{}-br", self.name())
+    }
+
+    /// Removes what runtimes and network plugins make once and leave: the bridge, and the
+    /// directories above containers' cgroups and state.
+    fn sweep(&self) -> Result<()> {
+        host::remove_link(&self.bridge())?;
+        host::remove_cgroup(self.name())?;
+        for runtime in ["/run/containerd/runc", "/run/boathook"] {
+            // Not empty is for the census to find.
+            let _ = fs::remove_dir(Path::new(runtime).join(self.name()));
+        }
+        Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -236,7 +256,7 @@ impl Daemon {
         if let Ok(shim) = workspace::shim() {
             link(&shim, SHIM)?;
         }
-        let network = config::network(&self.bridge, &self.path("cni-addresses"));
+        let network = config::network(&self.bridge(), &self.path("cni-addresses"));
         fs::write(self.path("cni/10-boathook.conflist"), network).during(|| "write CNI's file")?;
         let text = config::daemon(self.packages.release, self.dir.path(), &self.packages.cni());
         fs::write(self.path("containerd.toml"), text).during(|| "write containerd.toml")
@@ -267,7 +287,8 @@ impl Drop for Daemon {
             let _ = host::signal(shim, Signal::KILL);
             let _ = wait::gone(shim, PATIENCE);
         }
+        let _ = host::kill_cgroup(self.name());
         let _ = host::unmount_below(self.dir.path());
-        let _ = host::remove_link(&self.bridge);
+        let _ = self.sweep();
     }
 }

@@ -146,32 +146,64 @@ pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Removes `/name` from every cgroup hierarchy: the directory above a namespace's or a pod's
-/// containers, which runtimes make and leave. Directories with processes stay.
+/// containers, which runtimes make and leave. Directories with others in them stay.
 ///
 /// # Errors
-/// The mount table cannot be read, or somebody is still in there.
+/// The mount table cannot be read, or there are processes in it.
 pub fn remove_cgroup(name: &str) -> Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo").during(|| "read mountinfo")?;
-    for line in table.lines() {
-        let is_cgroup = line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
-        let point = line.split(' ').nth(4).filter(|_| is_cgroup);
-        let Some(point) = point else { continue };
-        let dir = Path::new(point).join(name.trim_start_matches('/'));
-        if dir != Path::new(point) && dir.exists() {
-            // A cgroup whose last process has just been reaped is busy for a moment.
-            wait::until(
-                &format!("the end of {}", dir.display()),
-                PATIENCE,
-                || match fs::remove_dir(&dir) {
-                    Ok(()) => Ok(Some(())),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(())),
-                    Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Ok(None),
-                    Err(error) => Err(error).during(|| format!("rmdir {}", dir.display())),
-                },
-            )?;
+    for dir in cgroup(name)? {
+        // A cgroup whose last process has just been reaped is busy for a moment.
+        wait::until(&format!("the end of {}", dir.display()), PATIENCE, || {
+            match fs::remove_dir(&dir) {
+                Ok(()) => Ok(Some(())),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(())),
+                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Ok(None),
+                Err(error) => Err(error).during(|| format!("rmdir {}", dir.display())),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Kills every process below `/name` of every cgroup hierarchy and removes the directories in it.
+///
+/// # Errors
+/// The mount table cannot be read, or a process does not die.
+pub fn kill_cgroup(name: &str) -> Result<()> {
+    for dir in cgroup(name)? {
+        for entry in fs::read_dir(&dir).during(|| format!("list {}", dir.display()))?.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let inner = entry.path();
+            thaw(&inner);
+            let pids = fs::read_to_string(inner.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines().filter_map(|line| line.parse().ok()) {
+                signal(pid, Signal::KILL)?;
+                wait::gone(pid, PATIENCE)?;
+            }
+            remove_cgroup(&format!("{name}/{}", entry.file_name().to_string_lossy()))?;
         }
     }
     Ok(())
+}
+
+/// Frozen processes do not die (cgroup v1) until they are thawed.
+fn thaw(dir: &Path) {
+    let _ = fs::write(dir.join("freezer.state"), "THAWED");
+    let _ = fs::write(dir.join("cgroup.freeze"), "0");
+}
+
+/// The directories of `/name` in the hierarchies that have it.
+fn cgroup(name: &str) -> Result<Vec<PathBuf>> {
+    let name = name.trim_start_matches('/');
+    crate::ensure!(!name.is_empty(), "the root cgroup is not ours");
+    let table = fs::read_to_string("/proc/self/mountinfo").during(|| "read mountinfo")?;
+    let points = table.lines().filter_map(|line| {
+        let is_cgroup = line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
+        line.split(' ').nth(4).filter(|_| is_cgroup)
+    });
+    Ok(points.map(|point| Path::new(point).join(name)).filter(|dir| dir.is_dir()).collect())
 }
 
 /// Waits until no process satisfies `matches` any more.
@@ -187,4 +219,35 @@ pub fn none_left(what: &str, matches: impl Fn(&str) -> bool) -> Result<()> {
             .collect();
         Error::Check(format!("{error}{}", left.concat()))
     })
+}
+
+/// Reads a file of the cgroup that a process is in: of the controller's own hierarchy (v1), else
+/// of the unified one.
+///
+/// # Errors
+/// The process or the file is not there.
+pub fn cgroup_file(pid: u32, controller: &str, file: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/cgroup");
+    let table = fs::read_to_string(&path).during(|| format!("read {path}"))?;
+    let entries = table.lines().filter_map(|line| {
+        let mut words = line.splitn(3, ':').skip(1);
+        Some((words.next()?, words.next()?))
+    });
+    let own = entries.clone().find(|(names, _)| names.split(',').any(|name| name == controller));
+    let Some((names, dir)) = own.or_else(|| entries.clone().find(|(names, _)| names.is_empty()))
+    else {
+        return Err(Error::check(format!("process {pid} is in no cgroup of {controller}")));
+    };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").during(|| "read mountinfo")?;
+    let point = mounts.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let kind = if names.is_empty() { "cgroup2 " } else { "cgroup " };
+        let options = right.rsplit(' ').next()?;
+        let matches = names.is_empty() || options.split(',').any(|option| option == controller);
+        (right.starts_with(kind) && matches).then(|| left.split(' ').nth(4)).flatten()
+    });
+    let point = point.ok_or_else(|| Error::check(format!("no hierarchy of {controller}")))?;
+    let path = Path::new(point).join(dir.trim_start_matches('/')).join(file);
+    let text = fs::read_to_string(&path).during(|| format!("read {}", path.display()))?;
+    Ok(text.trim().to_owned())
 }

@@ -14,7 +14,9 @@ pub mod host;
 pub mod image;
 pub mod memory;
 pub mod packages;
+pub mod pty;
 pub mod shimrpc;
+pub mod suite;
 pub mod wait;
 pub mod workspace;
 

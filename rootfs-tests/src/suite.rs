@@ -1,0 +1,301 @@
+//! Runs each scenario against each release with each shim, so that the stock shim proves the
+//! scenario right before it accuses ours.
+//!
+//! One test per cell, named `release::runtime::scenario`. A daemon is shared by the scenarios of a
+//! release; round each of them stands a census, and another round the daemon itself, which is the
+//! test `release::nothing_left_behind`. Scenarios run one after the other, always.
+
+use crate::census::Census;
+use crate::containerd::{BOATHOOK, CRI_NAMESPACE, Daemon, RUNC};
+use crate::cri::Cri;
+use crate::ctr::Ctr;
+use crate::error::{Error, Result};
+use crate::image::BUSYBOX;
+use crate::packages::Release;
+use crate::{host, workspace};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::fmt;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The releases that every scenario runs on.
+pub const RELEASES: [Release; 2] = [Release::Bookworm, Release::Sid];
+
+/// Whose shim runs the containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// The stock shim with runc.
+    Runc,
+    /// The shim under test.
+    Boathook,
+}
+
+impl Runtime {
+    /// Both; the one that proves the scenario comes first.
+    pub const ALL: [Self; 2] = [Self::Runc, Self::Boathook];
+
+    /// The value of `ctr run --runtime`.
+    #[must_use]
+    pub fn ctr(self) -> &'static str {
+        match self {
+            Self::Runc => RUNC,
+            Self::Boathook => BOATHOOK,
+        }
+    }
+
+    /// CRI's runtime handler.
+    #[must_use]
+    pub fn handler(self) -> &'static str {
+        match self {
+            Self::Runc => "runc",
+            Self::Boathook => "boathook",
+        }
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.handler())
+    }
+}
+
+/// What a scenario plays on.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    /// The real daemon.
+    pub daemon: &'a mut Daemon,
+    /// Its client, in a namespace that has the busybox image.
+    pub ctr: Ctr,
+    /// Whose shim is to be used.
+    pub runtime: Runtime,
+    /// The scenario's name, unique among those of this daemon and runtime: a container id.
+    pub id: String,
+}
+
+/// A test: succeeds, or says what is wrong.
+pub type Scenario = fn(&mut Scene<'_>) -> Result<()>;
+
+impl Scene<'_> {
+    /// A CRI client; the images are known to CRI.
+    ///
+    /// # Errors
+    /// CRI does not become ready.
+    pub fn cri(&self) -> Result<Cri> {
+        self.daemon.cri()
+    }
+
+    /// Arguments `run --runtime … <options> <busybox> <id> <command>`.
+    #[must_use]
+    pub fn run_args<'b>(
+        &'b self,
+        options: &[&'b str],
+        id: &'b str,
+        command: &[&'b str],
+    ) -> Vec<&'b str> {
+        let mut args = vec!["run", "--runtime", self.runtime.ctr()];
+        args.extend(options);
+        args.extend([BUSYBOX, id]);
+        args.extend(command);
+        args
+    }
+
+    /// Runs a container to its end with `ctr run --rm` and these options, wants success, and
+    /// returns its standard output without white space round it.
+    ///
+    /// # Errors
+    /// It fails, with what it wrote.
+    pub fn run(&self, options: &[&str], command: &[&str]) -> Result<String> {
+        let options = [&["--rm"], options].concat();
+        Ok(self.ctr.ok(&self.run_args(&options, &self.id, command))?.text())
+    }
+
+    /// Starts a container in the background.
+    ///
+    /// # Errors
+    /// It fails, with what it wrote.
+    pub fn start(&self, options: &[&str], id: &str, command: &[&str]) -> Result<()> {
+        let options = [&["-d"], options].concat();
+        self.ctr.ok(&self.run_args(&options, id, command)).map(drop)
+    }
+
+    /// Ends a container with SIGKILL and forgets it.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn remove(&self, id: &str) -> Result<()> {
+        self.ctr.ok(&["task", "kill", "--signal", "SIGKILL", id])?;
+        self.delete(id)
+    }
+
+    /// Waits for a container's end and forgets it; fails unless it ends.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn delete(&self, id: &str) -> Result<()> {
+        self.stopped(id)?;
+        // Exit code of the task, which is not what is asked here.
+        self.ctr.output(&["task", "delete", id])?;
+        self.ctr.ok(&["container", "delete", id]).map(drop)
+    }
+
+    /// Waits until a container's task has ended.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stopped(&self, id: &str) -> Result<()> {
+        crate::wait::until(&format!("the end of {id}"), crate::wait::PATIENCE, || {
+            Ok((self.status(id)? == "STOPPED").then_some(()))
+        })
+    }
+
+    /// A task's status as `ctr task ls` prints it, empty when there is none.
+    ///
+    /// # Errors
+    /// `ctr` fails.
+    pub fn status(&self, id: &str) -> Result<String> {
+        let table = self.ctr.ok(&["task", "ls"])?.text();
+        let line = table.lines().find(|line| line.split_whitespace().next() == Some(id));
+        Ok(line.and_then(|line| line.split_whitespace().nth(2)).unwrap_or_default().to_owned())
+    }
+
+    /// The process id of a container's first process.
+    ///
+    /// # Errors
+    /// There is no such task.
+    pub fn pid(&self, id: &str) -> Result<u32> {
+        let table = self.ctr.ok(&["task", "ls"])?.text();
+        let line = table.lines().find(|line| line.split_whitespace().next() == Some(id));
+        let pid = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        pid.ok_or_else(|| Error::check(format!("no task {id} in:\n{table}")))
+    }
+}
+
+/// A daemon that scenarios share, and the machine before it.
+#[derive(Debug)]
+struct Session {
+    before: Census,
+    daemon: Daemon,
+    warm: Vec<Runtime>,
+}
+
+impl Session {
+    fn start(release: Release) -> Result<Self> {
+        host::need_root()?;
+        host::exclusive()?;
+        let before = Census::take()?;
+        let daemon = Daemon::start(release)?;
+        daemon.import(daemon.name())?;
+        daemon.import(CRI_NAMESPACE)?;
+        Ok(Self { before, daemon, warm: Vec::new() })
+    }
+
+    /// Runs one container before the first scenario, because runtimes leave the directories above
+    /// their containers' state and cgroups, and the census of that scenario would find them.
+    fn warm_up(&mut self, runtime: Runtime) -> Result<()> {
+        if self.warm.contains(&runtime) {
+            return Ok(());
+        }
+        if runtime == Runtime::Boathook {
+            workspace::shim()?;
+        }
+        let ctr = self.daemon.ctr(self.daemon.name());
+        ctr.ok(&["run", "--rm", "--runtime", runtime.ctr(), BUSYBOX, "warm-up", "true"])?;
+        self.warm.push(runtime);
+        Ok(())
+    }
+
+    fn play(&mut self, runtime: Runtime, name: &str, scenario: Scenario) -> Result<()> {
+        self.warm_up(runtime)?;
+        let dirs = [self.daemon.state(), self.daemon.logs()];
+        let before = Census::with(&dirs)?;
+        let ctr = self.daemon.ctr(self.daemon.name());
+        let id = format!("{runtime}-{}", name.replace('_', "-"));
+        let mut scene = Scene { daemon: &mut self.daemon, ctr, runtime, id };
+        scenario(&mut scene)?;
+        before.assert_same()
+    }
+
+    fn end(self) -> Result<()> {
+        self.daemon.end()?;
+        self.before.assert_same()
+    }
+}
+
+/// The sessions of this process by release; one that a scenario broke is gone.
+type Shared = Arc<Mutex<Vec<(Release, Session)>>>;
+
+fn play(shared: &Shared, release: Release, cell: (Runtime, &str, Scenario)) -> Result<()> {
+    let mut sessions = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    // Taken out, so that a failure or panic drops it with all its left-overs, and the next
+    // scenario starts afresh.
+    let found = sessions.iter().position(|(known, _)| *known == release);
+    let mut session = match found {
+        Some(at) => sessions.remove(at).1,
+        None => Session::start(release)?,
+    };
+    let (runtime, name, scenario) = cell;
+    let done = session.play(runtime, name, scenario);
+    match done {
+        Ok(()) => {
+            sessions.push((release, session));
+            Ok(())
+        }
+        Err(error) => Err(Error::check(format!("{error}\n{}", session.daemon.log_tail()))),
+    }
+}
+
+fn end(shared: &Shared, release: Release) -> Result<()> {
+    let mut sessions = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    match sessions.iter().position(|(known, _)| *known == release) {
+        Some(at) => sessions.remove(at).1.end(),
+        // The last scenario failed and was told so.
+        None => Ok(()),
+    }
+}
+
+/// Runs scenarios as `cargo test` does, with its arguments and its output.
+#[must_use]
+pub fn main(scenarios: &[(&'static str, Scenario)]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // A census counts the whole machine.
+    arguments.test_threads = Some(1);
+    let shared = Shared::default();
+    let mut trials = Vec::new();
+    for release in RELEASES {
+        for runtime in Runtime::ALL {
+            for &(name, scenario) in scenarios {
+                let shared = Arc::clone(&shared);
+                let title = format!("{release}::{runtime}::{name}");
+                trials.push(Trial::test(title, move || {
+                    play(&shared, release, (runtime, name, scenario)).map_err(Failed::from)
+                }));
+            }
+        }
+        let shared = Arc::clone(&shared);
+        let title = format!("{release}::nothing_left_behind");
+        trials.push(Trial::test(title, move || end(&shared, release).map_err(Failed::from)));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Where a filter left out the tests that end the daemons.
+    for release in RELEASES {
+        if let Err(error) = end(&shared, release) {
+            // The only way to be heard after the last test.
+            #[expect(clippy::print_stderr, reason = "the test harness has already finished")]
+            {
+                eprintln!("{release}: {error}");
+            }
+            return ExitCode::FAILURE;
+        }
+    }
+    conclusion.exit_code()
+}
+
+/// The program of a suite: its `main`, and a table of the scenarios that follow.
+#[macro_export]
+macro_rules! suite {
+    ($($scenario:ident),+ $(,)?) => {
+        fn main() -> std::process::ExitCode {
+            $crate::suite::main(&[$((stringify!($scenario), $scenario)),+])
+        }
+    };
+}
