@@ -236,6 +236,9 @@ fn root_everything_below_goes_and_nothing_beside() {
         symlink(base, base.join("alias")).unwrap();
         mount::unmount_all_below(&base.join("alias/on")).unwrap();
         assert_eq!(mounts().len(), beside);
+        place(&on.join("only-below"));
+        mount::unmount_all_below(&base.join("alias/on")).unwrap();
+        assert_eq!(mounts().len(), beside);
 
         // A link in the last place is nothing that could be mounted on.
         place(&on);

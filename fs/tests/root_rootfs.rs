@@ -258,6 +258,11 @@ fn root_bind_and_rbind() {
         assert!(mount_on(&on.join("sub")).options.starts_with("ro"));
         mounted.undo().unwrap();
 
+        mount_raw(None, &source.join("sub"), None, MsFlags::MS_SHARED);
+        let mounted = bind(&["rbind", "rslave"]);
+        assert!(mount_on(&on.join("sub")).propagation.starts_with("master:"));
+        mounted.undo().unwrap();
+
         let mounted = bind(&["bind"]);
         assert!(!mounts().iter().any(|m| m.point == on.join("sub")), "bind took a submount");
         mounted.undo().unwrap();

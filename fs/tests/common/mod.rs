@@ -8,6 +8,7 @@
 
 pub(crate) mod sys;
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
@@ -25,9 +26,19 @@ pub(crate) struct Entry {
     pub(crate) super_options: String,
 }
 
-/// The mounts that the calling thread sees.
+thread_local! {
+    /// The directory of the test that runs on this thread.
+    static BASE: OnceCell<PathBuf> = const { OnceCell::new() };
+}
+
+/// The mounts that the calling thread sees in its test's directory. Of those copied from the
+/// host some vanish by themselves: removing a directory detaches what other namespaces have
+/// mounted on it.
 pub(crate) fn mounts() -> Vec<Entry> {
-    parse(&std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap())
+    let base = BASE.with(|base| base.get().unwrap().clone());
+    let mut all = parse(&std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap());
+    all.retain(|entry| entry.point.starts_with(&base));
+    all
 }
 
 fn parse(table: &str) -> Vec<Entry> {
@@ -65,6 +76,7 @@ pub(crate) fn in_private_namespace<T: Send + 'static>(
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
     let thread = std::thread::spawn(move || {
+        BASE.with(|base| base.set(path.clone()).unwrap());
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount_raw(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
         mount_raw(Some("scratch"), &path, Some("tmpfs"), MsFlags::empty());
