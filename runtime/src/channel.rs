@@ -92,16 +92,21 @@ impl Channel {
         }
     }
 
-    /// Sends the start byte and waits for the exec, which closes init's end.
-    pub(crate) fn release_and_confirm(self, program: &str, deadline: Duration) -> Result<()> {
+    /// Sends the byte that a waiting init goes on by.
+    pub(crate) fn send_byte(&self) -> Result<()> {
         match nix::sys::socket::send(self.0.as_raw_fd(), b"s", MsgFlags::MSG_NOSIGNAL) {
-            Ok(_) => {}
+            Ok(_) => Ok(()),
             Err(Errno::EPIPE | Errno::ECONNRESET) => {
                 let text = "cannot start a container that has stopped";
-                return Err(Error::new(ErrorKind::WrongState, text));
+                Err(Error::new(ErrorKind::WrongState, text))
             }
-            Err(e) => return Err(Error::sys("send the start byte to init", e)),
+            Err(e) => Err(Error::sys("send the start byte to init", e)),
         }
+    }
+
+    /// Sends the start byte and waits for the exec, which closes init's end.
+    pub(crate) fn release_and_confirm(self, program: &str, deadline: Duration) -> Result<()> {
+        self.send_byte()?;
         match self.receive(Instant::now() + deadline)? {
             Message::Closed => Ok(()),
             Message::Report(report, _) if report.kind == kind::FAILED => {

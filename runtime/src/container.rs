@@ -1,21 +1,27 @@
 //! A container that exists: one more process in it, signals, freezing, limits,
 //! figures, the end.
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
+use oci_spec::runtime::{Hook, LinuxResources, Process as ProcessSpec, Spec};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::{Cgroup, OomWatch, Stats};
 use crate::engine::{Shared, modules_for};
 use crate::exec::{Launch, Launched, Stdio, launch};
+use crate::hooks::{self, Creating, Later};
 use crate::plan::Plan;
-use crate::process::{Process, send_signal};
+use crate::process::{Process, poll_readable, send_signal};
 use crate::state::{self, State, start_time};
 use crate::{Error, ErrorKind, Result};
+
+/// How long poststop hooks without a timeout may take after a failed create.
+const POSTSTOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A container, made by this process or found by its record.
 #[derive(Debug)]
@@ -28,6 +34,9 @@ pub struct Container {
     private_pid: bool,
     cgroup: Cgroup,
     pidfd: Option<OwnedFd>,
+    /// Kept only where there are any.
+    hooks: Option<Box<Later>>,
+    annotations: HashMap<String, String>,
 }
 
 impl Container {
@@ -37,6 +46,8 @@ impl Container {
         cgroup: Cgroup,
         pidfd: Option<OwnedFd>,
     ) -> Self {
+        let later = state.boathook.hooks.clone();
+        let later = if later.is_empty() { None } else { Some(later) };
         Self {
             shared,
             id: state.id.clone(),
@@ -46,6 +57,11 @@ impl Container {
             private_pid: state.boathook.private_pid,
             cgroup,
             pidfd,
+            annotations: match later {
+                Some(_) => state.annotations.clone(),
+                None => HashMap::new(),
+            },
+            hooks: later.map(Box::new),
         }
     }
 
@@ -97,6 +113,7 @@ impl Container {
             container: Some(pidfd.as_fd()),
             image: self.shared.image()?.as_fd(),
             until,
+            hold: None,
         });
         match launched {
             Ok(Launched { process, console }) => Ok((process, console)),
@@ -104,6 +121,67 @@ impl Container {
             Err(_) if self.ended() => Err(self.stopped()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Starts the first process: startContainer hooks, the program, poststart
+    /// hooks.
+    ///
+    /// # Errors
+    /// Why the program could not be executed, or which hook failed; the
+    /// container is ended then.
+    pub fn start(&self, process: &Process, deadline: Duration) -> Result<()> {
+        let Some(hooks) = &self.hooks else { return process.start(deadline) };
+        let until = Instant::now() + deadline;
+        let result = self.start_with(hooks, process, until);
+        if result.is_err() {
+            let _ = process.signal(libc::SIGKILL);
+        }
+        result
+    }
+
+    fn start_with(&self, hooks: &Later, process: &Process, until: Instant) -> Result<()> {
+        let left = || until.saturating_duration_since(Instant::now());
+        if let Some(own) = &hooks.process {
+            let document = self.document("created");
+            for hook in &hooks.start_container {
+                self.run_inside(own, hook, &document, until).map_err(|e| {
+                    e.context(format!("startContainer hook {}", hook.path().display()))
+                })?;
+            }
+        }
+        process.start(left())?;
+        let document = self.document("running");
+        hooks::run_on_host("poststart", &hooks.poststart, &document, &self.bundle, until)
+    }
+
+    /// A hook that the container's own files provide runs as its user, never
+    /// with more rights than its program.
+    fn run_inside(
+        &self,
+        own: &ProcessSpec,
+        hook: &Hook,
+        document: &[u8],
+        until: Instant,
+    ) -> Result<()> {
+        let mut spec = own.clone();
+        let path = hook.path().display().to_string();
+        let mut args = hook.args().clone().unwrap_or_default();
+        args.splice(..1.min(args.len()), [path]);
+        spec.set_args(Some(args));
+        spec.set_env(hook.env().clone());
+        spec.set_terminal(None);
+        let (stdin, output) = hooks::streams(document)?;
+        let copy = || output.try_clone().map(OwnedFd::from).ok();
+        let stdio = Stdio::Fds { stdin: Some(stdin), stdout: copy(), stderr: copy() };
+        let until = hooks::limit_of(hook, until);
+        let left = || until.saturating_duration_since(Instant::now());
+        let (process, _) = self.exec(&spec, stdio, left())?;
+        process.start(left())?;
+        finish(&process, output, until)
+    }
+
+    fn document(&self, status: &str) -> Vec<u8> {
+        hooks::document(&self.id, self.pid, &self.bundle, &self.annotations, status)
     }
 
     fn ended(&self) -> bool {
@@ -203,8 +281,77 @@ impl Container {
             self.cgroup.kill_all(until)?;
             self.cgroup.delete(until)?;
         }
+        if let Some(hooks) = &self.hooks {
+            // The specification wants a warning at most; the container is gone in any case.
+            let _ = hooks::run_on_host(
+                "poststop",
+                &hooks.poststop,
+                &self.document("stopped"),
+                &self.bundle,
+                until,
+            );
+        }
         state::remove(self.shared.root(), &self.id)
     }
+}
+
+/// Waits for a hook inside and turns its end into a result.
+fn finish(process: &Process, output: File, until: Instant) -> Result<()> {
+    poll_readable(process.pidfd(), until.saturating_duration_since(Instant::now()));
+    match process.reap()? {
+        Some(status) if status.code == 0 => Ok(()),
+        Some(status) => Err(hooks::failed(&format!("exit status {}", status.code), output)),
+        None => Err(Error::new(ErrorKind::Timeout, "it did not end in time and was killed")),
+    }
+}
+
+/// Runs the hooks of a create while init holds: those on the host, then those
+/// in the container's namespaces.
+pub(crate) fn run_creating(
+    shared: &Shared,
+    state: &State,
+    cgroup: &Cgroup,
+    init: &Process,
+    creating: &Creating,
+    until: Instant,
+) -> Result<()> {
+    let document =
+        hooks::document(&state.id, state.pid, &state.bundle, &state.annotations, "creating");
+    hooks::run_on_host("createRuntime", &creating.runtime, &document, &state.bundle, until)?;
+    for hook in &creating.container {
+        let (stdin, output) = hooks::streams(&document)?;
+        let copy = || output.try_clone().map(OwnedFd::from).ok();
+        let stdio = Stdio::Fds { stdin: Some(stdin), stdout: copy(), stderr: copy() };
+        let until = hooks::limit_of(hook, until);
+        let plan = Plan::hook(hook, state.boathook.namespaces, shared.hierarchies()?.layout())?;
+        let launched = launch(&Launch {
+            plan: &plan,
+            cgroup,
+            stdio,
+            container: Some(init.pidfd()),
+            image: shared.image()?.as_fd(),
+            until,
+            hold: None,
+        });
+        let named = |e: Error| e.context(format!("createContainer hook {}", hook.path().display()));
+        let Launched { process, .. } = launched.map_err(named)?;
+        process.start(until.saturating_duration_since(Instant::now())).map_err(named)?;
+        finish(&process, output, until).map_err(named)?;
+    }
+    Ok(())
+}
+
+/// The poststop hooks of a container whose create failed; their failure
+/// changes nothing any more.
+pub(crate) fn run_poststop(spec: &Spec, id: &str, bundle: &Path) {
+    let later = Later::of(spec);
+    if later.poststop.is_empty() {
+        return;
+    }
+    let annotations = spec.annotations().clone().unwrap_or_default();
+    let document = hooks::document(id, 0, bundle, &annotations, "stopped");
+    let until = Instant::now() + POSTSTOP_LIMIT;
+    let _ = hooks::run_on_host("poststop", &later.poststop, &document, bundle, until);
 }
 
 /// pidfd of a process, if it is the one that started at `started`: a reused

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::Spec;
 
 use crate::cgroup::{Cgroup, Driver, Hierarchies};
-use crate::container::Container;
+use crate::container::{self, Container};
 use crate::exec::{Launch, Launched, Stdio, launch};
+use crate::hooks::Later;
 use crate::plan::{Context, Plan, SecurityModules, wants_label};
 use crate::process::Process;
 use crate::state::{self, Private, State, StateDir, start_time};
@@ -127,27 +128,51 @@ impl Engine {
             Some(plan) => CgroupUndo(Some(Cgroup::create(hierarchies, plan)?)),
             None => CgroupUndo(None),
         };
-        let Launched { process, console } = launch(&Launch {
+        let record = |process: &Process| -> Result<State> {
+            Ok(State {
+                oci_version: request.spec.version().clone(),
+                id: request.id.to_owned(),
+                pid: process.pid(),
+                bundle: request.bundle.to_owned(),
+                annotations: request.spec.annotations().clone().unwrap_or_default(),
+                boathook: Private {
+                    start_time: start_time(process.pid())?,
+                    namespaces: plan.namespaces,
+                    private_pid: plan.private_pid,
+                    cgroup: cgroup.get()?.record(),
+                    hooks: Later::of(request.spec),
+                },
+            })
+        };
+        let run_hooks = |process: &Process| {
+            let state = record(process)?;
+            container::run_creating(
+                &self.shared,
+                &state,
+                cgroup.get()?,
+                process,
+                &plan.hooks,
+                until,
+            )
+        };
+        let launched = launch(&Launch {
             plan: &plan,
             cgroup: cgroup.get()?,
             stdio: request.stdio,
             container: None,
             image: self.shared.image()?.as_fd(),
             until,
-        })?;
-        let state = State {
-            oci_version: request.spec.version().clone(),
-            id: request.id.to_owned(),
-            pid: process.pid(),
-            bundle: request.bundle.to_owned(),
-            annotations: request.spec.annotations().clone().unwrap_or_default(),
-            boathook: Private {
-                start_time: start_time(process.pid())?,
-                namespaces: plan.namespaces,
-                private_pid: plan.private_pid,
-                cgroup: cgroup.get()?.record(),
-            },
+            hold: Some(&run_hooks),
+        });
+        let Launched { process, console } = match launched {
+            Ok(launched) => launched,
+            Err(error) => {
+                drop(cgroup);
+                container::run_poststop(request.spec, request.id, request.bundle);
+                return Err(error);
+            }
         };
+        let state = record(&process)?;
         dir.save(&state)?;
         let pidfd = process
             .pidfd()
@@ -165,7 +190,7 @@ impl Engine {
     pub fn open(&self, id: &str) -> Result<Container> {
         let state = state::load(&self.shared.root, id)?;
         let cgroup = Cgroup::from_record(self.hierarchies()?, &state.boathook.cgroup)?;
-        let pidfd = crate::container::pidfd_of(state.pid, state.boathook.start_time);
+        let pidfd = container::pidfd_of(state.pid, state.boathook.start_time);
         Ok(Container::new(self.shared.clone(), &state, cgroup, pidfd))
     }
 }

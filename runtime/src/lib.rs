@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod engine;
 pub mod error;
 pub mod exec;
+pub mod hooks;
 mod image;
 pub mod plan;
 pub mod process;

@@ -101,6 +101,14 @@ impl Process {
         }
     }
 
+    /// Lets a holding init do its next step.
+    pub(crate) fn go_on(&self) -> Result<()> {
+        match &*self.channel.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(channel) => channel.send_byte(),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the process has ended, reaped or not.
     pub fn ended(&self) -> bool {
         self.exit.get().is_some() || poll_readable(self.pidfd.as_fd(), Duration::ZERO)

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::CgroupRecord;
+use crate::hooks::Later;
 use crate::plan::check_id;
 use crate::{Error, ErrorKind, Result};
 
@@ -57,6 +58,9 @@ pub struct Private {
     pub private_pid: bool,
     /// The cgroup.
     pub cgroup: CgroupRecord,
+    /// Hooks that are still to come.
+    #[serde(default)]
+    pub hooks: Later,
 }
 
 /// A claimed state directory; dropped without [`StateDir::keep`] it is removed.

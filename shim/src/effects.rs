@@ -249,9 +249,12 @@ impl Effects {
 
     fn start_init(&mut self, no: ProcessNo) {
         let (inbox, process) = (self.inbox.clone(), self.process(no));
+        let container = self.processes.get(&no).and_then(|p| p.container);
+        let live = container.ok_or_else(|| Failure::not_found("the container is gone"));
+        let live = live.and_then(|no| self.live(no));
         spawn_blocking(move || {
             let started = process.and_then(|process| {
-                process.start(START_LIMIT)?;
+                live?.container.start(&process, START_LIMIT)?;
                 Ok(pid(&process))
             });
             inbox.input(Input::Finished(Outcome::Started(no, started)));

@@ -12,6 +12,9 @@ use crate::report::detail;
 use crate::sys::{self, Fault, Outcome, PathBuf, fstat, nr, openat2, syscall};
 use crate::wire::List;
 
+/// A user id that no user has: the environment stays as it is.
+const NO_HOME: u32 = u32::MAX;
+
 /// What is executed, found and laid out before init reports that it is ready.
 pub(crate) struct Program {
     path: PathBuf,
@@ -25,11 +28,13 @@ impl Program {
     /// Finds argv[0] and lays out argument and environment pointers.
     pub(crate) fn prepare(
         root: i32,
+        file: &CStr,
         args: List<'static>,
         env: List<'static>,
         uid: u32,
     ) -> Outcome<Self> {
-        let name = args.iter().next().unwrap_or_default();
+        let first = args.iter().next().unwrap_or_default();
+        let name = if file.is_empty() { first } else { file };
         let mut path = PathBuf::new();
         find(name, env, &mut path)?;
         let env_at = args.len() + 1;
@@ -68,7 +73,7 @@ fn home_entry(root: i32, env: List<'_>, uid: u32) -> Outcome<&'static mut [usize
     let set = env
         .iter()
         .any(|entry| entry.to_bytes().strip_prefix(b"HOME=").is_some_and(|v| !v.is_empty()));
-    if set {
+    if set || uid == NO_HOME {
         return Ok(&mut []);
     }
     let mut text = PathBuf::new();

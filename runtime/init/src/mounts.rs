@@ -83,9 +83,9 @@ pub(crate) fn attach(tree: i32, target: i32) -> Outcome {
     Ok(())
 }
 
-/// Attaches the detached tree over the current root directory.
-pub(crate) fn attach_over_root(tree: i32) -> Outcome {
-    syscall!(nr::MOVE_MOUNT, tree, c"", AT_FDCWD, c"/", MOVE_MOUNT_F_EMPTY_PATH)?;
+/// Attaches the detached tree at a path of the old root.
+pub(crate) fn attach_outside(tree: i32, path: &CStr) -> Outcome {
+    syscall!(nr::MOVE_MOUNT, tree, c"", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH)?;
     Ok(())
 }
 

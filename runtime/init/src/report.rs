@@ -8,6 +8,8 @@ pub mod kind {
     pub const FAILED: u32 = 2;
     /// The master of the container's terminal is attached to the message.
     pub const CONSOLE: u32 = 3;
+    /// Mounts are done and the old root is still there; init waits for a byte.
+    pub const HOLD: u32 = 4;
 }
 
 /// Failures that no single errno tells; in [`Report::detail`].

@@ -143,9 +143,9 @@ impl Init {
             Step::SetAttr { tree, set, clear, propagation, recursive } => {
                 mounts::set_attr(self.fd(tree)?, set, clear, propagation, recursive == 1)
             }
-            Step::MountRoot { tree } => {
+            Step::MountRoot { tree, at } => {
                 self.root = self.fd(tree)?;
-                mounts::attach_over_root(self.root)
+                mounts::attach_outside(self.root, at)
             }
             Step::UseRoot {} => {
                 self.root = openat2(AT_FDCWD, c"/", O_PATH | O_DIRECTORY, 0, 0)?.into_number();
@@ -219,15 +219,19 @@ impl Init {
                 let caps = Capabilities { bounding, effective, permitted, inheritable, ambient };
                 creds::become_user(uid, gid, groups, &caps)
             }
-            Step::Program { args, env, uid } => {
+            Step::Program { file, args, env, uid } => {
                 if let Some(path) = self.cwd.take() {
                     syscall!(nr::CHDIR, path)?;
                 }
                 inside_root()?;
-                self.program = Some(Program::prepare(self.root, args, env, uid)?);
+                self.program = Some(Program::prepare(self.root, file, args, env, uid)?);
                 Ok(())
             }
-            Step::Ready {} => self.wait_for_start(),
+            Step::Hold {} => self.wait_for_byte(kind::HOLD),
+            Step::Ready {} => {
+                exec::die_by_signals()?;
+                self.wait_for_byte(kind::READY)
+            }
             Step::Exec {} => {
                 hide_descriptors();
                 match &self.program {
@@ -257,9 +261,9 @@ impl Init {
         }
     }
 
-    fn wait_for_start(&mut self) -> Outcome {
-        exec::die_by_signals()?;
-        self.send(Report { kind: kind::READY, step: self.step, errno: 0, detail: 0 }, None)?;
+    /// Reports and waits until the engine lets it go on.
+    fn wait_for_byte(&mut self, kind: u32) -> Outcome {
+        self.send(Report { kind, step: self.step, errno: 0, detail: 0 }, None)?;
         let mut byte = 0_u8;
         loop {
             match syscall!(nr::READ, self.socket, &mut byte, 1_usize) {

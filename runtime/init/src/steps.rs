@@ -97,11 +97,13 @@ steps! { <'a>
         /// 1: on every mount of the tree.
         recursive: u32,
     }
-    /// Attaches the root file system's tree over `/`; it is the root that all
-    /// later paths are resolved in.
+    /// Attaches the root file system's tree; it is the root that all later
+    /// paths are resolved in.
     7 MountRoot {
         /// The detached tree of the root file system.
         tree: Slot,
+        /// Where: `/`, or the bundle's own directory for hooks that look there.
+        at: &'a CStr,
     }
     /// Takes the current root as the root that paths are resolved in (exec).
     8 UseRoot {}
@@ -268,17 +270,22 @@ steps! { <'a>
     /// The program to run: looked for now, with the user's rights, so that a
     /// missing one is an error of Create.
     32 Program {
+        /// What is executed; empty for the first argument.
+        file: &'a CStr,
         /// argv.
         args: List<'a>,
         /// Environment.
         env: List<'a>,
-        /// User whose home is taken from /etc/passwd when HOME is not set.
+        /// User whose home is taken from /etc/passwd when HOME is not set;
+        /// 0xffffffff adds nothing to the environment.
         uid: u32,
     }
     /// Reports that all is done and waits for the engine's byte.
     33 Ready {}
     /// execve(2) of the program.
     34 Exec {}
+    /// Waits for the engine's hooks to be run, by one more byte.
+    35 Hold {}
     /// sched_setaffinity(2) with exactly these CPUs.
     40 Affinity {
         /// Words of 32 bits.
@@ -366,7 +373,7 @@ mod tests {
             let (args, env) = (own(&args), own(&env));
             let args: Vec<&CStr> = args.iter().map(|s| s.as_c_str()).collect();
             let env: Vec<&CStr> = env.iter().map(|s| s.as_c_str()).collect();
-            let step = Step::Program { args: List::Strings(&args), env: List::Strings(&env), uid };
+            let step = Step::Program { file: c"", args: List::Strings(&args), env: List::Strings(&env), uid };
             let bytes = encode(&step);
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(Step::get(&mut reader).unwrap(), step);
@@ -415,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_slot_beyond_the_table_is_refused() {
-        let bytes = encode(&Step::MountRoot { tree: Slot::sent(crate::wire::MAX_SLOTS) });
+        let bytes = encode(&Step::MountRoot { tree: Slot::sent(crate::wire::MAX_SLOTS), at: c"/" });
         assert_eq!(Step::get(&mut Reader::new(&bytes)), Err(Malformed));
     }
 }

@@ -40,6 +40,9 @@ pub enum Stdio {
     Terminal,
 }
 
+/// What is done with the process while its init holds.
+pub(crate) type Hold<'a> = &'a dyn Fn(&Process) -> Result<()>;
+
 /// What is launched and with what.
 pub(crate) struct Launch<'a> {
     pub(crate) plan: &'a Plan,
@@ -50,6 +53,8 @@ pub(crate) struct Launch<'a> {
     /// The sealed init program.
     pub(crate) image: BorrowedFd<'a>,
     pub(crate) until: Instant,
+    /// What is done while init holds; it gets the process.
+    pub(crate) hold: Option<Hold<'a>>,
 }
 
 /// A process that waits for its start, and the master of its terminal.
@@ -76,7 +81,7 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched> {
     if let Some(score) = plan.oom_score_adj {
         write_oom_score(process.pid(), score)?;
     }
-    let console = wait_until_ready(&process, plan, launch.until)?;
+    let console = wait_until_ready(&process, launch)?;
     Ok(Launched { process, console })
 }
 
@@ -123,12 +128,19 @@ fn write_oom_score(pid: i32, score: i32) -> Result<()> {
         .map_err(|e| Error::sys(format!("process.oomScoreAdj: write {score}"), e))
 }
 
-fn wait_until_ready(process: &Process, plan: &Plan, until: Instant) -> Result<Option<OwnedFd>> {
+fn wait_until_ready(process: &Process, launch: &Launch<'_>) -> Result<Option<OwnedFd>> {
+    let plan = launch.plan;
     let mut console = None;
     loop {
-        match process.receive(until)? {
+        match process.receive(launch.until)? {
             Message::Report(report, fd) if report.kind == kind::CONSOLE => console = fd,
             Message::Report(report, _) if report.kind == kind::READY => break,
+            Message::Report(report, _) if report.kind == kind::HOLD => {
+                if let Some(hold) = launch.hold {
+                    hold(process)?;
+                }
+                process.go_on()?;
+            }
             Message::Report(report, _) => return Err(step_failure(&plan.program, &report)),
             Message::Closed => return Err(died(process)),
         }

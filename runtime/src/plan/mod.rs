@@ -23,12 +23,13 @@ mod unsupported;
 use std::path::{Path, PathBuf};
 
 use boathook_init::Step;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Hook, Process, Spec};
 
 pub use labels::{SecurityModules, wanted as wants_label};
 pub use program::{HostFd, Program};
 
 use crate::cgroup::{CgroupPlan, Driver, Layout};
+use crate::hooks::Creating;
 use crate::{Error, Result};
 use namespaces::Namespaces;
 use program::Builder;
@@ -75,6 +76,8 @@ pub struct Plan {
     /// Whether the container has a pid namespace of its own, whose end is the
     /// end of all its processes.
     pub private_pid: bool,
+    /// What runs while init holds.
+    pub hooks: Creating,
     /// What init does.
     pub program: Program,
 }
@@ -87,6 +90,7 @@ impl Plan {
     /// version cannot honour.
     pub fn create(spec: &Spec, context: &Context<'_>) -> Result<Self> {
         unsupported::check(spec)?;
+        crate::hooks::check(spec)?;
         check_id(context.id)?;
         let process = spec.process().as_ref().ok_or_else(|| Error::field("process", "missing"))?;
         let linux = spec.linux().as_ref().ok_or_else(|| Error::field("linux", "missing"))?;
@@ -120,6 +124,7 @@ impl Plan {
             program_name: process::name(process)?,
             namespaces: namespaces.not_of_the_host(),
             private_pid: namespaces.private_pid(),
+            hooks: Creating::of(spec),
             fds: build.fds,
             program: build.program,
         })
@@ -166,6 +171,37 @@ impl Plan {
             program_name: process::name(process)?,
             namespaces,
             private_pid: false,
+            hooks: Creating::default(),
+            fds: build.fds,
+            program: build.program,
+        })
+    }
+}
+
+impl Plan {
+    /// The plan for a hook of the host that runs in the namespaces of a
+    /// container whose root is not entered yet.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a NUL byte in its strings.
+    pub(crate) fn hook(hook: &Hook, namespaces: u32, cgroups: &Layout) -> Result<Self> {
+        let mut build = Builder::new();
+        build.join_cgroups(cgroups);
+        let container = build.fd(HostFd::Container);
+        let join_pid = (namespaces & NEWPID != 0).then_some(build.fds.len() - 1);
+        build.push(&Step::SetNs { ns: container, kinds: namespaces & !NEWPID });
+        build.push(&Step::UseRoot {});
+        process::hook(&mut build, hook)?;
+        Ok(Self {
+            clone_flags: 0,
+            join_pid,
+            cgroup: None,
+            oom_score_adj: None,
+            terminal: false,
+            program_name: hook.path().display().to_string(),
+            namespaces,
+            private_pid: false,
+            hooks: Creating::default(),
             fds: build.fds,
             program: build.program,
         })

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 
 use boathook_init::{List, Step};
-use oci_spec::runtime::{PosixRlimitType, Process};
+use oci_spec::runtime::{Hook, PosixRlimitType, Process};
 
 use super::program::{Builder, HostFd};
 use super::{caps, text};
@@ -96,10 +96,30 @@ fn program(build: &mut Builder, process: &Process) -> Result<()> {
     let env = last_of_each(&env);
     let args: Vec<&CStr> = args.iter().map(CString::as_c_str).collect();
     build.push(&Step::Program {
+        file: c"",
         args: List::Strings(&args),
         env: List::Strings(&env),
         uid: process.user().uid(),
     });
+    Ok(())
+}
+
+/// A hook: its streams, its environment and nothing else.
+pub(super) fn hook(build: &mut Builder, hook: &Hook) -> Result<()> {
+    let [stdin, stdout, stderr] = [0, 1, 2].map(|n| build.fd(HostFd::Stdio(n)));
+    build.push(&Step::Stdio { stdin, stdout, stderr });
+    let file = text::c_string("hooks.path", hook.path().as_os_str().as_encoded_bytes())?;
+    let mut args = text::c_strings("hooks.args", hook.args().as_deref().unwrap_or_default())?;
+    if args.is_empty() {
+        args.push(file.clone());
+    }
+    let env = text::c_strings("hooks.env", hook.env().as_deref().unwrap_or_default())?;
+    let args: Vec<&CStr> = args.iter().map(CString::as_c_str).collect();
+    let env: Vec<&CStr> = env.iter().map(CString::as_c_str).collect();
+    let (args, env) = (List::Strings(&args), List::Strings(&env));
+    build.push(&Step::Program { file: &file, args, env, uid: u32::MAX });
+    build.push(&Step::Ready {});
+    build.push(&Step::Exec {});
     Ok(())
 }
 

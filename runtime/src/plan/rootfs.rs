@@ -8,6 +8,7 @@ use oci_spec::runtime::{Linux, Spec};
 use super::namespaces::Namespaces;
 use super::program::{Builder, HostFd};
 use super::{Context, devices, mounts, process, sysctl, text};
+use crate::hooks::Creating;
 use crate::{Error, Result};
 
 /// Adds every step from the first mount to the sealed root; returns the
@@ -21,10 +22,14 @@ pub(super) fn steps(
 ) -> Result<Option<Slot>> {
     let linux = spec.linux().as_ref().ok_or_else(|| Error::field("linux", "missing"))?;
     let own = spec.process().as_ref().ok_or_else(|| Error::field("process", "missing"))?;
-    let tree = attach_root(build, root);
+    let holds = Creating::of(spec).any();
+    let tree = attach_root(build, root, holds)?;
     let mounted = mounts::steps(build, spec, context, namespaces.own_cgroup())?;
     devices::steps(build, spec)?;
     process::stdio(build, own, process::For::Container)?;
+    if holds {
+        build.push(&Step::Hold {});
+    }
     build.push(if context.no_pivot_root { &Step::Chroot {} } else { &Step::Pivot {} });
     names(build, spec, namespaces)?;
     // Before the covers: they lie on the same proc file system.
@@ -38,7 +43,8 @@ pub(super) fn steps(
 }
 
 /// The root's tree, which follows the host's mounts but tells it nothing.
-fn attach_root(build: &mut Builder, root: &Path) -> Slot {
+/// Hooks of the create expect it at its place in the bundle.
+fn attach_root(build: &mut Builder, root: &Path, holds: bool) -> Result<Slot> {
     build.push(&Step::Propagation { flags: libc::MS_REC | libc::MS_SLAVE });
     let tree = build.fd(HostFd::Root(PathBuf::from(root)));
     build.push(&Step::SetAttr {
@@ -48,8 +54,10 @@ fn attach_root(build: &mut Builder, root: &Path) -> Slot {
         propagation: libc::MS_SLAVE,
         recursive: 1,
     });
-    build.push(&Step::MountRoot { tree });
-    tree
+    let place = if holds { root } else { Path::new("/") };
+    let at = text::c_string("root.path", place.as_os_str().as_encoded_bytes())?;
+    build.push(&Step::MountRoot { tree, at: &at });
+    Ok(tree)
 }
 
 fn names(build: &mut Builder, spec: &Spec, namespaces: &Namespaces) -> Result<()> {

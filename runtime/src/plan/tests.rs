@@ -202,6 +202,28 @@ fn labels_are_set_through_the_new_proc_before_the_identity() {
     assert_eq!(label, Some((proc.unwrap(), c"exec cri-containerd.apparmor.d".to_owned())));
 }
 
+/// Red when a hook of the create would run before the mounts are there, after
+/// the host's files are out of reach, or without the bundle's own place.
+#[test]
+fn hooks_of_the_create_hold_between_the_mounts_and_the_pivot() {
+    let without = plan(config()).unwrap();
+    assert!(!names(&without).contains(&"Hold"));
+    for list in ["prestart", "createRuntime", "createContainer"] {
+        let mut config = config();
+        config["hooks"] = json!({ list: [{ "path": "/bin/x" }] });
+        let plan = plan(config).unwrap();
+        let names = names(&plan);
+        assert!(
+            at(&names, "Node") < at(&names, "Hold") && at(&names, "Hold") < at(&names, "Pivot")
+        );
+        let place = plan.program.steps().find_map(|step| match step {
+            Step::MountRoot { at, .. } => Some(at.to_owned()),
+            _ => None,
+        });
+        assert_eq!(place.as_deref(), Some(c"/bundle/rootfs"));
+    }
+}
+
 /// Applies `change` to the config and expects an error that starts with `field`.
 fn refused(kind: ErrorKind, field: &str, change: impl FnOnce(&mut Value)) {
     let mut config = config();
@@ -276,8 +298,11 @@ fn wrong_fields_are_named() {
     refused(InvalidInput, "linux.memoryPolicy.nodes", |c| {
         c["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "0-x", "flags": [] });
     });
-    refused(Unsupported, "hooks.poststop", |c| {
-        c["hooks"] = json!({ "poststop": [{ "path": "/x" }] })
+    refused(InvalidInput, "hooks.poststop[0].path", |c| {
+        c["hooks"] = json!({ "poststop": [{ "path": "x" }] })
+    });
+    refused(InvalidInput, "hooks.prestart[0].timeout", |c| {
+        c["hooks"] = json!({ "prestart": [{ "path": "/x", "timeout": 0 }] })
     });
 }
 

@@ -18,19 +18,6 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     if !version.starts_with("1.") {
         return Err(Error::field("ociVersion", format!("{version:?} is not a version 1.x")));
     }
-    if let Some(hooks) = spec.hooks() {
-        let lists = [
-            ("hooks.prestart", hooks.prestart_len()),
-            ("hooks.createRuntime", hooks.create_runtime().as_ref().map_or(0, Vec::len)),
-            ("hooks.createContainer", hooks.create_container().as_ref().map_or(0, Vec::len)),
-            ("hooks.startContainer", hooks.start_container().as_ref().map_or(0, Vec::len)),
-            ("hooks.poststart", hooks.poststart().as_ref().map_or(0, Vec::len)),
-            ("hooks.poststop", hooks.poststop().as_ref().map_or(0, Vec::len)),
-        ];
-        for (field, len) in lists {
-            refuse(field, len > 0)?;
-        }
-    }
     let Some(linux) = spec.linux() else { return Ok(()) };
     let filled = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
     refuse("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()))?;
@@ -40,16 +27,4 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     refuse("linux.intelRdt", linux.intel_rdt().is_some())?;
     refuse("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()))?;
     refuse("linux.netDevices", linux.net_devices().as_ref().is_some_and(|n| !n.is_empty()))
-}
-
-/// The deprecated list of hooks, asked for in one place.
-trait Prestart {
-    fn prestart_len(&self) -> usize;
-}
-
-impl Prestart for oci_spec::runtime::Hooks {
-    #[allow(deprecated, reason = "containerd clients still send prestart hooks")]
-    fn prestart_len(&self) -> usize {
-        self.prestart().as_ref().map_or(0, Vec::len)
-    }
 }
