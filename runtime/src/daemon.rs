@@ -36,6 +36,15 @@ pub fn fork() -> Result<Fork> {
     }
 }
 
+/// Closes every descriptor but the three standard streams. A program that
+/// leaves a child behind must not keep what its caller happened to have open
+/// without `O_CLOEXEC`: pipes would never end, mounts stay busy.
+///
+/// To be called first in `main`, before anything is opened.
+pub fn close_inherited() {
+    sys::close_from(3);
+}
+
 /// Keeps the heap of a process with short-lived helper threads small: one
 /// arena for all of them instead of one for each, and freed memory at the end
 /// of the heap goes back to the kernel early. Call it before any thread starts.

@@ -12,7 +12,7 @@ use containerd_shim_protos::events::task as wire;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use containerd_shim_protos::{topics, ttrpc};
-use protobuf::MessageFull;
+use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -233,12 +233,12 @@ fn encode(event: &Event) -> Result<Queued> {
                 pid: *pid,
                 ..wire::TaskCreate::default()
             };
-            (topics::TASK_CREATE_EVENT_TOPIC, any(&message)?)
+            (topics::TASK_CREATE_EVENT_TOPIC, any("TaskCreate", &message)?)
         }
         Event::Start { id, pid } => {
             let message =
                 wire::TaskStart { container_id: id.clone(), pid: *pid, ..Default::default() };
-            (topics::TASK_START_EVENT_TOPIC, any(&message)?)
+            (topics::TASK_START_EVENT_TOPIC, any("TaskStart", &message)?)
         }
         Event::ExecAdded { id, exec_id } => {
             let message = wire::TaskExecAdded {
@@ -246,7 +246,7 @@ fn encode(event: &Event) -> Result<Queued> {
                 exec_id: exec_id.clone(),
                 ..Default::default()
             };
-            (topics::TASK_EXEC_ADDED_EVENT_TOPIC, any(&message)?)
+            (topics::TASK_EXEC_ADDED_EVENT_TOPIC, any("TaskExecAdded", &message)?)
         }
         Event::ExecStarted { id, exec_id, pid } => {
             let message = wire::TaskExecStarted {
@@ -255,7 +255,7 @@ fn encode(event: &Event) -> Result<Queued> {
                 pid: *pid,
                 ..Default::default()
             };
-            (topics::TASK_EXEC_STARTED_EVENT_TOPIC, any(&message)?)
+            (topics::TASK_EXEC_STARTED_EVENT_TOPIC, any("TaskExecStarted", &message)?)
         }
         Event::Exit { target, pid, exit } => {
             let message = wire::TaskExit {
@@ -266,7 +266,7 @@ fn encode(event: &Event) -> Result<Queued> {
                 exited_at: proto::timestamp(exit.at),
                 ..Default::default()
             };
-            (topics::TASK_EXIT_EVENT_TOPIC, any(&message)?)
+            (topics::TASK_EXIT_EVENT_TOPIC, any("TaskExit", &message)?)
         }
         Event::Delete { id, pid, exit } => {
             let message = wire::TaskDelete {
@@ -276,30 +276,31 @@ fn encode(event: &Event) -> Result<Queued> {
                 exited_at: proto::timestamp(exit.at),
                 ..Default::default()
             };
-            (topics::TASK_DELETE_EVENT_TOPIC, any(&message)?)
+            (topics::TASK_DELETE_EVENT_TOPIC, any("TaskDelete", &message)?)
         }
         Event::Paused(id) => {
             let message = wire::TaskPaused { container_id: id.clone(), ..Default::default() };
-            (topics::TASK_PAUSED_EVENT_TOPIC, any(&message)?)
+            (topics::TASK_PAUSED_EVENT_TOPIC, any("TaskPaused", &message)?)
         }
         Event::Resumed(id) => {
             let message = wire::TaskResumed { container_id: id.clone(), ..Default::default() };
-            (topics::TASK_RESUMED_EVENT_TOPIC, any(&message)?)
+            (topics::TASK_RESUMED_EVENT_TOPIC, any("TaskResumed", &message)?)
         }
         Event::Oom(id) => {
             let message = wire::TaskOOM { container_id: id.clone(), ..Default::default() };
-            (topics::TASK_OOM_EVENT_TOPIC, any(&message)?)
+            (topics::TASK_OOM_EVENT_TOPIC, any("TaskOOM", &message)?)
         }
     };
     let needed = matches!(event, Event::Exit { .. });
     Ok(Queued { at: SystemTime::now(), topic, event: event_any, needed })
 }
 
-/// Bare full name as type URL, as containerd's own shim writes it.
-fn any<M: MessageFull>(message: &M) -> Result<Any> {
+/// Bare full name as type URL, as containerd's own shim writes it. The name is
+/// spelt out because asking the message for it builds the descriptors of its
+/// whole file, some 100 KiB of heap that never go away.
+fn any(name: &str, message: &impl Message) -> Result<Any> {
     let value = message.write_to_bytes().map_err(|e| Failure::invalid(e.to_string()))?;
-    let type_url = M::descriptor().full_name().to_owned();
-    Ok(Any { type_url, value, ..Any::default() })
+    Ok(Any { type_url: format!("containerd.events.{name}"), value, ..Any::default() })
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use boathook_runtime::daemon;
+
 use crate::args::{self, Action};
 use crate::failure::Result;
 use crate::start::{Role, start};
@@ -22,6 +24,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn act(args: impl IntoIterator<Item = OsString>) -> Result<()> {
+    daemon::close_inherited();
     let (action, flags) = args::parse(args)?;
     match action {
         Action::Start => match start(&flags).map_err(|e| e.context("start"))? {

@@ -10,6 +10,15 @@ pub(super) fn fork() -> io::Result<i32> {
     if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) }
 }
 
+/// `close_range(2)` (Linux 5.9) from `first` to the last one there is.
+pub(super) fn close_from(first: u32) {
+    // SAFETY: the caller is `main` before it has opened anything, so no value
+    // of this program owns any of these descriptors.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, 0);
+    }
+}
+
 /// One malloc arena, trim threshold 64 KiB, and no heap growth in large steps.
 pub(super) fn one_arena() {
     #[cfg(target_env = "gnu")]
