@@ -10,13 +10,18 @@
 //! result comes back through the inbox, so a slow container stalls nobody.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 use crate::effects::{Effects, Result as EffectResult};
 use crate::failure::{Failure, Result};
 use crate::table::{Action, Answer, Command, Input, Table, Token};
+
+/// Quiet time after which memory is given back.
+const SETTLED: Duration = Duration::from_millis(250);
 
 /// A call that waits for its answer.
 #[derive(Debug)]
@@ -78,6 +83,13 @@ pub struct Driver {
     stopping: bool,
 }
 
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Driver {
     /// A driver with an empty table.
     pub(crate) fn new(effects: Effects) -> Self {
@@ -101,12 +113,20 @@ impl Driver {
         let mut child: Signal = handler(SignalKind::child())?;
         let mut terminate = handler(SignalKind::terminate())?;
         let mut interrupt = handler(SignalKind::interrupt())?;
+        let mut quiet = None;
         while !self.stopping {
             tokio::select! {
                 message = inbox.recv() => match message {
-                    Some(message) => self.message(message),
+                    Some(message) => {
+                        self.message(message);
+                        quiet = Some(Instant::now() + SETTLED);
+                    }
                     None => break,
                 },
+                () = at(quiet) => {
+                    boathook_runtime::daemon::give_back_memory();
+                    quiet = None;
+                }
                 _ = child.recv() => self.effects.reap_orphans(),
                 _ = terminate.recv() => self.apply(Input::Terminate),
                 _ = interrupt.recv() => self.apply(Input::Terminate),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use boathook_runtime::{Engine, Process, spec};
 use oci_spec::runtime::Process as ProcessSpec;
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use crate::bundle::Record;
 use crate::driver::Inbox;
@@ -38,8 +38,6 @@ pub const DEFAULT_ROOT: &str = "/run/boathook";
 const START_LIMIT: Duration = Duration::from_secs(30);
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// Quiet time after which free memory is given back.
-const SETTLED: Duration = Duration::from_millis(250);
 
 /// A finished effect that hands something over.
 #[derive(Debug)]
@@ -83,7 +81,6 @@ pub(crate) struct Effects {
     records: HashMap<ContainerNo, Record>,
     processes: HashMap<ProcessNo, LiveProcess>,
     ready: VecDeque<Input>,
-    settle: Option<AbortHandle>,
 }
 
 impl Effects {
@@ -103,7 +100,6 @@ impl Effects {
             records: HashMap::new(),
             processes: HashMap::new(),
             ready: VecDeque::new(),
-            settle: None,
         }
     }
 
@@ -186,7 +182,6 @@ impl Effects {
 
     /// Takes what a finished effect brings, and tells the table what came of it.
     pub(crate) fn absorb(&mut self, result: Result) -> Option<Input> {
-        self.settle();
         let outcome = match result {
             Result::Created(no, init, Ok(new)) => return self.adopt_container(no, init, *new),
             Result::Created(no, _, Err(failure)) => Outcome::Created(no, Err(failure)),
@@ -333,18 +328,6 @@ impl Effects {
             tokio::time::sleep(after).await;
             inbox.input(Input::Elapsed(timer));
         });
-    }
-
-    /// After a burst of work, when it is quiet again, the heap shrinks to what
-    /// an idle server needs.
-    fn settle(&mut self) {
-        let task = tokio::spawn(async {
-            tokio::time::sleep(SETTLED).await;
-            boathook_runtime::daemon::trim_heap();
-        });
-        if let Some(earlier) = self.settle.replace(task.abort_handle()) {
-            earlier.abort();
-        }
     }
 }
 

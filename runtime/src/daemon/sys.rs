@@ -1,6 +1,7 @@
 //! The C library calls behind [`super::fork`] and the heap controls.
 
 use std::io;
+use std::ops::Range;
 
 /// `fork(2)`; 0 in the child.
 pub(super) fn fork() -> io::Result<i32> {
@@ -38,5 +39,17 @@ pub(super) fn malloc_trim() {
     // memory that is free.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// `madvise(MADV_DONTNEED)` on pages of the program's own file that are mapped
+/// without write permission.
+pub(super) fn drop_pages(segment: Range<usize>) {
+    let start = std::ptr::with_exposed_provenance_mut::<libc::c_void>(segment.start);
+    // SAFETY: `segments::read_only` gives whole pages of segments that are
+    // never writable, so no page differs from the file, from which the kernel
+    // reads it again on the next access.
+    unsafe {
+        libc::madvise(start, segment.end - segment.start, libc::MADV_DONTNEED);
     }
 }
