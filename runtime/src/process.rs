@@ -158,9 +158,17 @@ impl Drop for Process {
 
 /// Waits until `fd` is readable, at most `limit`; tells whether it is.
 pub(crate) fn poll_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
-    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    let limit = Timespec::try_from(limit).ok();
-    matches!(poll(&mut fds, limit.as_ref()), Ok(1))
+    let until = Instant::now() + limit;
+    loop {
+        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+        let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+        match poll(&mut fds, left.as_ref()) {
+            // A signal, such as SIGCHLD for another container, is not an answer
+            // (poll(2) is never restarted).
+            Err(rustix::io::Errno::INTR) => {}
+            polled => return matches!(polled, Ok(1)),
+        }
+    }
 }
 
 /// pidfd_send_signal(2) with the errors that callers act on.

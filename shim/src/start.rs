@@ -47,7 +47,7 @@ pub fn start(flags: &Flags) -> Result<Role> {
     let path = socket::path(dir, &flags.address, &flags.namespace, &group)?;
     let address = socket::address(&path);
     bundle::write_address(bundle, &address)?;
-    let undo = Undo { armed: true, socket: None };
+    let mut undo = Undo { armed: true, socket: None };
     match socket::claim(&path)? {
         Claim::Served => {
             reply(&request, &address)?;
@@ -55,7 +55,7 @@ pub fn start(flags: &Flags) -> Result<Role> {
             Ok(Role::Command)
         }
         Claim::Bound(listener, file) => {
-            let undo = Undo { socket: Some(file.clone()), ..undo };
+            undo.socket = Some(file.clone());
             adjust_oom_score();
             schedule_apart()?;
             let setup = Setup {
