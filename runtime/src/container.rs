@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{Hook, LinuxResources, Process as ProcessSpec, Spec};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::cgroup::{Cgroup, OomWatch, Stats};
+use crate::cgroup::{Cgroup, FrozenState, OomWatch, Stats};
 use crate::engine::{Shared, modules_for};
 use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::{self, Creating, Later};
@@ -95,7 +95,7 @@ impl Container {
     /// [`Process::start`]. Returns the master of its terminal as well.
     ///
     /// # Errors
-    /// `WrongState` when the container has ended; else as for a create.
+    /// `WrongState` when the container has ended or is paused; else as for a create.
     pub fn exec(
         &self,
         spec: &ProcessSpec,
@@ -104,6 +104,7 @@ impl Container {
     ) -> Result<(Process, Option<OwnedFd>)> {
         let until = Instant::now() + deadline;
         let Some(pidfd) = &self.pidfd else { return Err(self.stopped()) };
+        self.refuse_frozen()?;
         let layout = self.shared.hierarchies()?.layout();
         let plan = Plan::exec(spec, self.namespaces, layout, modules_for(Some(spec)))?;
         let launched = launch(&Launch {
@@ -182,6 +183,18 @@ impl Container {
 
     fn document(&self, status: &str) -> Vec<u8> {
         hooks::document(&self.id, self.pid, &self.bundle, &self.annotations, status)
+    }
+
+    /// A process that joins a frozen cgroup stops there, half made, and is
+    /// beyond the reach of SIGKILL on v1.
+    fn refuse_frozen(&self) -> Result<()> {
+        match self.cgroup.frozen_state() {
+            Ok(FrozenState::Frozen | FrozenState::Freezing) => {
+                Err(Error::new(ErrorKind::WrongState, "cannot exec in a paused container"))
+            }
+            // Without a freezer nothing is frozen, and a cgroup that is gone fails with more to say.
+            Ok(FrozenState::Thawed) | Err(_) => Ok(()),
+        }
     }
 
     fn ended(&self) -> bool {

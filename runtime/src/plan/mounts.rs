@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, Result};
 /// What later steps need of the mounts.
 #[derive(Debug, Default)]
 pub(super) struct Mounted {
-    /// The container's own proc file system.
+    /// The container's own proc file system, if it can be written to.
     pub(super) proc: Option<Slot>,
     /// Trees that become read-only once everything is in them.
     pub(super) seal: Vec<Slot>,
@@ -166,7 +166,10 @@ fn new_fs(build: &mut Builder, entry: &Entry<'_>, kind: &str, mounted: &mut Moun
     let keep_mode = u32::from(kind == "tmpfs" && !mode_given);
     build.push(&Step::Attach { tree, path: &entry.path, strict, keep_mode });
     entry.propagate(build, tree);
-    if kind == "proc" && entry.path.to_bytes() == b"/proc" {
+    if kind == "proc"
+        && entry.path.to_bytes() == b"/proc"
+        && entry.attrs() & libc::MOUNT_ATTR_RDONLY == 0
+    {
         mounted.proc = Some(tree);
     }
     if seal {

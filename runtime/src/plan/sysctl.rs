@@ -24,7 +24,7 @@ const IPC: [&str; 9] = [
 ];
 
 /// Adds a step for each sysctl, sorted so that equal configs make equal plans.
-/// `proc` is the container's proc file system, if it has a new one.
+/// `proc` is the container's proc file system, if it has a writable one.
 pub(super) fn steps(
     build: &mut Builder,
     linux: &Linux,

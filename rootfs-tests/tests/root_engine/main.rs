@@ -1,0 +1,23 @@
+//! The engine on the real kernel: containers made, looked at from both sides and ended, without a
+//! daemon, a shim or a mock in between.
+//!
+//! Each test starts from a census of this process's descendants, mounts, cgroups, descriptors,
+//! threads and files, and must end with the same one. The program is also its own payload: bound
+//! into a container it does what busybox cannot (see [`support::payload`]).
+
+// The whole program is tests, helpers included.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod support;
+
+mod lifecycle;
+mod namespaces;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(code) = support::payload::called() {
+        return code;
+    }
+    support::harness::main(&[("lifecycle", lifecycle::TESTS), ("namespaces", namespaces::TESTS)])
+}
