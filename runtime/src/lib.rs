@@ -23,6 +23,7 @@ mod image;
 pub mod plan;
 pub mod process;
 mod report;
+pub mod seccomp;
 pub mod spec;
 pub mod state;
 #[allow(unsafe_code, reason = "the one place for system calls that no crate wraps")]
