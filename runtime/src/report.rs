@@ -11,7 +11,12 @@ use crate::{Error, ErrorKind};
 /// The error for a step that failed before the container was ready.
 pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
     let step = program.steps().nth(report.step as usize);
-    let kind = kind_of(report);
+    let kind = match step {
+        Some(Step::Attach { .. } | Step::NewFs { .. }) if names_nothing(report) => {
+            ErrorKind::InvalidInput
+        }
+        _ => kind_of(report),
+    };
     let text = match step {
         Some(Step::Program { args, .. }) => {
             let name = args.iter().next().unwrap_or_default().to_string_lossy();
@@ -20,6 +25,13 @@ pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
         Some(Step::Cwd { path }) => {
             let path = path.to_string_lossy();
             format!("chdir to cwd ({path:?}) set in config.json failed: {}", cause(report))
+        }
+        Some(step @ Step::NewFs { slot, .. }) => {
+            let place = program.steps().find_map(|step| match step {
+                Step::Attach { tree, path, .. } if tree == slot => Some(format!(" at {path:?}")),
+                _ => None,
+            });
+            format!("{}{}: {}", describe(&step), place.unwrap_or_default(), cause(report))
         }
         Some(step) => format!("{}: {}", describe(&step), cause(report)),
         None => format!("step {}: {}", report.step, cause(report)),
@@ -56,8 +68,20 @@ fn kind_of(report: &Report) -> ErrorKind {
         | detail::IS_DIRECTORY
         | detail::CWD_OUTSIDE
         | detail::OTHER_NODE => ErrorKind::InvalidInput,
-        _ => ErrorKind::Internal,
+        // The classes of `Error::sys`.
+        _ => Error::sys("", std::io::Error::from_raw_os_error(errno_of(report) as i32)).kind(),
     }
+}
+
+fn errno_of(report: &Report) -> Errno {
+    Errno::from_raw(i32::try_from(report.errno).unwrap_or(0))
+}
+
+/// Whether a mount failed for what the config asks for: an unknown type or
+/// option, or a place that cannot be one.
+fn names_nothing(report: &Report) -> bool {
+    use Errno::{EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENODEV, ENOTDIR};
+    matches!(errno_of(report), EINVAL | EISDIR | ELOOP | ENAMETOOLONG | ENODEV | ENOTDIR)
 }
 
 /// Why, as far as init could tell: the system call and the errno.
@@ -72,7 +96,7 @@ fn cause(report: &Report) -> String {
     if !reason.is_empty() {
         return reason.to_owned();
     }
-    let errno = Errno::from_raw(i32::try_from(report.errno).unwrap_or(0));
+    let errno = errno_of(report);
     match sys::name_of(report.detail) {
         Some("execve" | "chdir") | None => lower(errno.desc()),
         Some(call) => format!("{call}: {}", lower(errno.desc())),
@@ -100,7 +124,7 @@ fn describe(step: &Step<'_>) -> String {
         Step::Sysctl { path, value, .. } => format!("write sysctl {path:?} = {value:?}"),
         Step::Hostname { name } => format!("hostname {name:?}"),
         Step::Rlimit { resource, soft, hard } => {
-            format!("error setting rlimit {resource} to {soft}:{hard}")
+            format!("error setting rlimit type {resource} to {soft}:{hard}")
         }
         Step::Identity { uid, gid, .. } => format!("become user {uid}:{gid}"),
         Step::JoinCgroup { .. } => "join cgroup".to_owned(),

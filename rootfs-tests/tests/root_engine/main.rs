@@ -10,14 +10,22 @@
 
 mod support;
 
-mod lifecycle;
-mod namespaces;
+/// Declares the modules of tests and the program that runs their tables.
+macro_rules! suite {
+    ($($module:ident,)+) => {
+        $(mod $module;)+
 
-use std::process::ExitCode;
+        fn main() -> std::process::ExitCode {
+            if let Some(code) = support::payload::called() {
+                return code;
+            }
+            support::harness::main(&[$((stringify!($module), $module::TESTS)),+])
+        }
+    };
+}
 
-fn main() -> ExitCode {
-    if let Some(code) = support::payload::called() {
-        return code;
-    }
-    support::harness::main(&[("lifecycle", lifecycle::TESTS), ("namespaces", namespaces::TESTS)])
+suite! {
+    lifecycle,
+    mounts,
+    namespaces,
 }

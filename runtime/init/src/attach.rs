@@ -4,8 +4,8 @@
 use core::ffi::CStr;
 
 use crate::consts::{
-    AT_EMPTY_PATH, EEXIST, EISDIR, ENOENT, ENOTDIR, MOUNT_ATTR_RDONLY, O_DIRECTORY, O_NOFOLLOW,
-    O_PATH, O_RDONLY, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT,
+    AT_EMPTY_PATH, EEXIST, EINVAL, EISDIR, ENOENT, ENOTDIR, MOUNT_ATTR_RDONLY, O_DIRECTORY,
+    O_NOFOLLOW, O_PATH, O_RDONLY, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT,
 };
 use crate::mounts;
 use crate::paths::{self, Leaf};
@@ -22,8 +22,7 @@ pub(crate) fn attach_at(
 ) -> Outcome {
     let target = match paths::resolve(root, path, strict) {
         Err(fault) if fault.errno == ENOENT => {
-            let is_dir = fstat(tree)?.mode & S_IFMT == S_IFDIR;
-            let leaf = if is_dir { Leaf::Dir } else { Leaf::File };
+            let leaf = if is_dir(tree)? { Leaf::Dir } else { Leaf::File };
             paths::make(root, path, leaf, 0o755, strict)?
         }
         Ok(found) if keep_mode => {
@@ -34,7 +33,24 @@ pub(crate) fn attach_at(
         }
         other => other?,
     };
-    mounts::attach(tree, target.number())
+    match mounts::attach(tree, target.number()) {
+        Err(fault) if fault.errno == EINVAL => Err(mismatch(tree, target.number(), fault)?),
+        other => other,
+    }
+}
+
+/// move_mount(2) has one errno for many things; a directory on a file or a
+/// file on a directory is the usual one.
+fn mismatch(tree: i32, target: i32, fault: Fault) -> Outcome<Fault> {
+    Ok(match (is_dir(tree)?, is_dir(target)?) {
+        (true, false) => Fault { errno: ENOTDIR, ..fault },
+        (false, true) => Fault { errno: EISDIR, ..fault },
+        _ => fault,
+    })
+}
+
+fn is_dir(fd: i32) -> Outcome<bool> {
+    Ok(fstat(fd)?.mode & S_IFMT == S_IFDIR)
 }
 
 /// Makes a directory and its parents.
@@ -104,7 +120,7 @@ impl Covers {
     /// Covers `path`, if it exists.
     pub(crate) fn mask(&mut self, root: i32, path: &CStr, dir: i32, file: i32) -> Outcome {
         let Some(target) = existing(root, path)? else { return Ok(()) };
-        let is_dir = fstat(target.number())?.mode & S_IFMT == S_IFDIR;
+        let is_dir = is_dir(target.number())?;
         let (tree, used) =
             if is_dir { (dir, &mut self.dir_used) } else { (file, &mut self.file_used) };
         if *used {

@@ -183,6 +183,7 @@ impl Init {
             }
             Step::StdioOwner { uid } => console::give_stdio(uid),
             Step::Rlimit { resource, soft, hard } => {
+                self.close_slots();
                 done(syscall!(nr::SETRLIMIT, resource, &[soft, hard]))
             }
             Step::ResetAffinity {} => sched::all_cpus(),
@@ -239,6 +240,15 @@ impl Init {
                     None => Err(Fault::detail(detail::MALFORMED)),
                 }
             }
+        }
+    }
+
+    /// Limits come when nothing needs a slot any more. A low limit of open files
+    /// would leave no number free for the rest of the steps otherwise.
+    fn close_slots(&mut self) {
+        for slot in self.slots.iter_mut().filter(|fd| **fd != EMPTY && **fd as i32 != self.root) {
+            let _ = syscall!(nr::CLOSE, *slot);
+            *slot = EMPTY;
         }
     }
 

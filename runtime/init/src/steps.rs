@@ -224,7 +224,7 @@ steps! { <'a>
         /// The process's user.
         uid: u32,
     }
-    /// setrlimit(2).
+    /// setrlimit(2); no later step may name a slot.
     26 Rlimit {
         /// `RLIMIT_*`.
         resource: u32,

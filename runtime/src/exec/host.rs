@@ -52,7 +52,7 @@ pub(super) fn open<'a>(
                 Some(pidfd) => Ok(Given::Lent(pidfd)),
                 None => Err(missing("container's first process")),
             },
-            HostFd::Root(path) => tree("root.path", path, true).map(Given::Opened),
+            HostFd::Root(path) => root(path).map(Given::Opened),
             HostFd::Bind { field, source, recursive } => {
                 tree(field, source, *recursive).map(Given::Opened)
             }
@@ -67,6 +67,16 @@ pub(super) fn open<'a>(
 
 fn missing(what: &str) -> Error {
     Error::new(ErrorKind::Internal, format!("no descriptor for the {what}"))
+}
+
+/// A detached copy of the root file system.
+fn root(path: &Path) -> Result<OwnedFd> {
+    let tree = tree("root.path", path, true)?;
+    let stat = rustix::fs::fstat(&tree).map_err(|e| Error::sys("fstat of the root", e))?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+        return Ok(tree);
+    }
+    Err(Error::field("root.path", format!("{} is not a directory", path.display())))
 }
 
 /// A detached copy of what is at a path of the host.

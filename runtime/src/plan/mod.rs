@@ -110,11 +110,10 @@ impl Plan {
             build.keyring(context.id)?;
         }
         let proc = rootfs::steps(&mut build, spec, &root, context, &namespaces)?;
-        process::rlimits(&mut build, process)?;
         sched::process_steps(&mut build, process)?;
         sched::linux_steps(&mut build, linux)?;
         labels::steps(&mut build, process, context.modules, proc)?;
-        process::steps(&mut build, process, process::For::Container)?;
+        process::steps(&mut build, process)?;
         Ok(Self {
             clone_flags: namespaces.clone_flags(),
             join_pid,
@@ -158,10 +157,9 @@ impl Plan {
         build.push(&Step::UseRoot {});
         build.push(&Step::Session {});
         process::stdio(&mut build, process, process::For::Exec)?;
-        process::rlimits(&mut build, process)?;
         sched::process_steps(&mut build, process)?;
         labels::steps(&mut build, process, modules, None)?;
-        process::steps(&mut build, process, process::For::Exec)?;
+        process::steps(&mut build, process)?;
         Ok(Self {
             clone_flags: 0,
             join_pid,

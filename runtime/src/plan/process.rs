@@ -54,7 +54,7 @@ fn dimension(name: &str, value: u64) -> Result<u32> {
 }
 
 /// The last steps of a process: from its mask to its exec.
-pub(super) fn steps(build: &mut Builder, process: &Process, of: For) -> Result<()> {
+pub(super) fn steps(build: &mut Builder, process: &Process) -> Result<()> {
     let mask = process.user().umask().unwrap_or(DEFAULT_UMASK);
     if mask > 0o7777 {
         return Err(Error::field("process.user.umask", format!("{mask:o} has unknown bits")));
@@ -63,16 +63,23 @@ pub(super) fn steps(build: &mut Builder, process: &Process, of: For) -> Result<(
     if process.no_new_privileges().unwrap_or(false) {
         build.push(&Step::NoNewPrivs {});
     }
-    let cwd = text::absolute("process.cwd", process.cwd())?;
-    if of == For::Container {
-        build.push(&Step::MakeDir { path: &cwd, mode: 0o755 });
-    }
+    text::absolute("process.cwd", process.cwd())?;
     build.push(&Step::Cwd { path: &raw_path("process.cwd", process)? });
     build.push(&Step::StdioOwner { uid: process.user().uid() });
+    // Late, because what init opens counts against them; but the right to raise them must be there.
+    rlimits(build, process)?;
     caps::identity(build, process)?;
     program(build, process)?;
     build.push(&Step::Ready {});
     build.push(&Step::Exec {});
+    Ok(())
+}
+
+/// Makes a container's working directory where it is missing: while the root
+/// can still be written to, and before masks and read-only paths cover it.
+pub(super) fn make_cwd(build: &mut Builder, process: &Process) -> Result<()> {
+    let path = text::absolute("process.cwd", process.cwd())?;
+    build.push(&Step::MakeDir { path: &path, mode: 0o755 });
     Ok(())
 }
 
@@ -93,7 +100,9 @@ fn program(build: &mut Builder, process: &Process) -> Result<()> {
             return Err(Error::field(format!("process.env[{index}]"), problem));
         }
     }
-    let env = last_of_each(&env);
+    let mut env = last_of_each(&env);
+    // As good as missing, and a second entry would hide behind it.
+    env.retain(|entry| entry.to_bytes() != b"HOME=");
     let args: Vec<&CStr> = args.iter().map(CString::as_c_str).collect();
     build.push(&Step::Program {
         file: c"",
@@ -139,7 +148,7 @@ fn last_of_each(env: &[CString]) -> Vec<&CStr> {
 }
 
 /// Limits of resources, while the process may still change them.
-pub(super) fn rlimits(build: &mut Builder, process: &Process) -> Result<()> {
+fn rlimits(build: &mut Builder, process: &Process) -> Result<()> {
     let mut seen = Vec::new();
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
         let field = format!("process.rlimits[{index}]");

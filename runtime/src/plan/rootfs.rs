@@ -31,6 +31,7 @@ pub(super) fn steps(
         build.push(&Step::Hold {});
     }
     build.push(if context.no_pivot_root { &Step::Chroot {} } else { &Step::Pivot {} });
+    process::make_cwd(build, own)?;
     names(build, spec, namespaces)?;
     // Before the covers: they lie on the same proc file system.
     sysctl::steps(build, linux, namespaces, mounted.proc)?;

@@ -5,6 +5,7 @@ pub(crate) mod case;
 pub(crate) mod census;
 pub(crate) mod harness;
 pub(crate) mod live;
+pub(crate) mod mountinfo;
 pub(crate) mod payload;
 pub(crate) mod streams;
 #[allow(unsafe_code, reason = "system calls that no crate wraps")]
