@@ -105,7 +105,7 @@ pub fn remove_address(bundle: &Path) {
 }
 
 fn replace(bundle: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let draft = bundle.join(format!(".{name}"));
+    let draft = bundle.join(format!(".{name}.{}", std::process::id()));
     let path = bundle.join(name);
     fs::write(&draft, bytes).and_then(|()| fs::rename(&draft, &path)).map_err(|e| {
         let _ = fs::remove_file(&draft);

@@ -173,6 +173,10 @@ impl Effects {
             }
             Action::Drain(no) => self.drain(no),
             Action::Record(no, exit) => self.record_exit(no, exit),
+            Action::CheckBundle(no) => {
+                let there = self.containers.get(&no).is_some_and(|live| live.bundle.exists());
+                self.ready.push_back(Input::Finished(Outcome::Bundle(no, there)));
+            }
             Action::Delete(no) => self.delete(no),
             Action::Forget(no) => drop(self.processes.remove(&no)),
             Action::Arm(timer, after) => self.arm(timer, after),

@@ -157,6 +157,10 @@ struct Annotations {
 fn group(bundle: &Path) -> Result<Option<String>> {
     let config = fs::read(bundle.join("config.json"))
         .map_err(|e| Failure::invalid(format!("config.json: {e}")))?;
+    // serde would take a list for the fields of a struct in their order.
+    if config.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Failure::invalid("config.json: not an object"));
+    }
     let Config { annotations } = serde_json::from_slice(&config)
         .map_err(|e| Failure::invalid(format!("config.json: {e}")))?;
     let given = |name: Option<String>| name.filter(|n| !n.is_empty());

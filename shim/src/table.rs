@@ -36,6 +36,11 @@ pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// it. Only a process stuck in the kernel takes longer.
 pub const BARRIER_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often an ended container that nobody deletes is looked at. When the
+/// daemon has cleaned up behind this server's back (it takes a server that it
+/// cannot reach for dead), the bundle is gone and no call will ever come.
+pub const ORPHAN_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Ended execs kept per container for callers that have not deleted them.
 /// Probes that time out never do; the oldest go first.
 pub const MAX_ENDED_EXECS: usize = 64;
@@ -75,6 +80,7 @@ impl Table {
                 }
             }
             Input::Elapsed(Timer::Barrier(no)) => self.barrier_over(no, &mut actions),
+            Input::Elapsed(Timer::Orphan(no)) => self.orphan(no, &mut actions),
             Input::Terminate => self.stop(&mut actions),
         }
         actions

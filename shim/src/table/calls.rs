@@ -81,6 +81,7 @@ impl Table {
             private_pidns: false,
             barrier: false,
             delete: Delete::No,
+            looked_after: false,
             exits_seen: 0,
         };
         // Any armed idle clock belongs to an older generation from here on.

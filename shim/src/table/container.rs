@@ -23,6 +23,8 @@ pub(super) struct Container {
     /// Init has ended and its exit is held back until the execs' are out.
     pub(super) barrier: bool,
     pub(super) delete: Delete,
+    /// A clock runs after which the ended container is looked at.
+    pub(super) looked_after: bool,
     /// Counts ended execs, to know which one is the oldest.
     pub(super) exits_seen: u64,
 }

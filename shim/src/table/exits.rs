@@ -2,8 +2,8 @@
 
 use super::container::{Container, Delete, Freeze, State};
 use super::{
-    Action, Actions, Answer, BARRIER_LIMIT, ContainerNo, Event, Exit, MAX_ENDED_EXECS, ProcessNo,
-    Table, Timer,
+    Action, Actions, Answer, BARRIER_LIMIT, ContainerNo, Event, Exit, MAX_ENDED_EXECS,
+    ORPHAN_INTERVAL, ProcessNo, Table, Timer,
 };
 
 impl Table {
@@ -29,7 +29,36 @@ impl Table {
     }
 }
 
+impl Table {
+    pub(super) fn orphan(&mut self, no: ContainerNo, actions: &mut Actions) {
+        if let Some(container) = self.by_no(no) {
+            container.looked_after = false;
+            actions.push(Action::CheckBundle(no));
+        }
+    }
+
+    /// A container without a bundle is one that the daemon has forgotten: it
+    /// is removed as if somebody had asked for it.
+    pub(super) fn bundle_checked(&mut self, no: ContainerNo, there: bool, actions: &mut Actions) {
+        match self.by_no(no) {
+            Some(container) if !there && container.delete == Delete::No => {
+                container.delete = Delete::Wanted(Vec::new());
+                container.delete_if_due(actions);
+            }
+            Some(container) => container.look_after(actions),
+            None => {}
+        }
+    }
+}
+
 impl Container {
+    /// Looks again at an ended container after a while.
+    pub(super) fn look_after(&mut self, actions: &mut Actions) {
+        if !std::mem::replace(&mut self.looked_after, true) {
+            actions.push(Action::Arm(Timer::Orphan(self.no), ORPHAN_INTERVAL));
+        }
+    }
+
     /// Records the end of a process and tells of it when its turn has come.
     pub(super) fn ended(&mut self, no: ProcessNo, exit: Exit, actions: &mut Actions) {
         let is_init = self.init.no == no;
@@ -88,6 +117,7 @@ impl Container {
         let State::Ended(exit) = self.init.state else { return };
         if std::mem::replace(&mut self.barrier, false) {
             self.tell(self.init.no, exit, actions);
+            self.look_after(actions);
             self.delete_if_due(actions);
         }
     }

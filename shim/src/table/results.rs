@@ -32,6 +32,7 @@ impl Table {
             }
             Outcome::Pids(no, token, pids) => self.pids(no, token, pids, actions),
             Outcome::Drained(no) => self.drained(no, actions),
+            Outcome::Bundle(no, there) => self.bundle_checked(no, there, actions),
             Outcome::Deleted(no, result) => self.deleted(no, result, actions),
             Outcome::Answered(token, result) => actions.push(Action::Reply(token, result)),
         }
@@ -131,6 +132,7 @@ impl Table {
         let tokens = std::mem::replace(&mut container.delete, Delete::No).tokens();
         if let Err(failure) = result {
             // The record stays, so that the next Delete goes on from there.
+            container.look_after(actions);
             actions.extend(tokens.into_iter().map(|t| Action::Reply(t, Err(failure.clone()))));
             return;
         }

@@ -338,6 +338,20 @@ fn forgotten_execs_are_bounded() {
 }
 
 #[test]
+fn a_container_the_daemon_has_forgotten_goes_with_its_bundle() {
+    let mut world = running();
+    world.end("c", None, 0);
+    world.elapse_orphans();
+    world.finish_all();
+    assert_eq!(world.status("c", None), Some(Status::Stopped), "the bundle is there");
+    world.bundles_gone = true;
+    world.elapse_orphans();
+    world.finish_all();
+    assert!(world.table.is_empty());
+    assert_eq!(world.topics(), ["create", "start", "exit", "delete"]);
+}
+
+#[test]
 fn a_waiter_that_left_is_not_answered() {
     let mut world = running();
     let wait = world.call(Command::Wait(target("c", None)));

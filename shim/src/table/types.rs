@@ -274,6 +274,8 @@ pub enum Timer {
     Idle(u64),
     /// Execs should have followed their container's init by now.
     Barrier(ContainerNo),
+    /// The container ended a while ago and nobody has deleted it.
+    Orphan(ContainerNo),
 }
 
 /// Something that happened.
@@ -310,6 +312,8 @@ pub enum Outcome {
     Pids(ContainerNo, Token, Vec<u32>),
     /// [`Action::Drain`]: the streams of an exec have been copied and closed.
     Drained(ProcessNo),
+    /// [`Action::CheckBundle`]: whether it is still there.
+    Bundle(ContainerNo, bool),
     /// [`Action::Delete`].
     Deleted(ContainerNo, Result<(), Failure>),
     /// Any effect that answers one call and changes nothing here.
@@ -359,6 +363,8 @@ pub enum Action {
     Drain(ProcessNo),
     /// Write init's exit status down for `delete`.
     Record(ContainerNo, Exit),
+    /// See whether the container's bundle still exists.
+    CheckBundle(ContainerNo),
     /// Remove the container.
     Delete(ContainerNo),
     /// Drop every descriptor kept for the process.

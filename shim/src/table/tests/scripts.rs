@@ -50,6 +50,10 @@ fn play(world: &mut World, (kind, a, b): Step) {
                 world.feed(Input::Cancelled(*token));
             }
         }
+        7 if b.is_multiple_of(3) => {
+            world.bundles_gone = a.is_multiple_of(4);
+            world.elapse_orphans();
+        }
         _ => world.reap_killed(),
     }
 }

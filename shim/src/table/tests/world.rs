@@ -20,6 +20,9 @@ pub(super) struct World {
     /// Effects asked for and not finished.
     pub(super) effects: Vec<Action>,
     barriers: Vec<Timer>,
+    orphans: Vec<Timer>,
+    /// The daemon has removed the bundles.
+    pub(super) bundles_gone: bool,
     /// Processes that exist, with whether they got a SIGKILL.
     pub(super) alive: BTreeMap<ProcessNo, bool>,
     /// Which process an id means now.
@@ -124,6 +127,7 @@ impl World {
             Action::Thaw(_) => self.thawed = true,
             Action::KillRest(_) => self.swept = true,
             Action::Arm(timer @ Timer::Barrier(_), _) => self.barriers.push(timer),
+            Action::Arm(timer @ Timer::Orphan(_), _) => self.orphans.push(timer),
             Action::Stop => {
                 assert!(!self.stopped, "stopped twice");
                 self.stopped = true;
@@ -153,6 +157,12 @@ impl World {
 
     pub(super) fn elapse_barriers(&mut self) {
         for timer in std::mem::take(&mut self.barriers) {
+            self.feed(Input::Elapsed(timer));
+        }
+    }
+
+    pub(super) fn elapse_orphans(&mut self) {
+        for timer in std::mem::take(&mut self.orphans) {
             self.feed(Input::Elapsed(timer));
         }
     }
@@ -192,6 +202,7 @@ impl World {
             Action::Resume(no) => Outcome::Resumed(no, done),
             Action::Pids(no, token) => Outcome::Pids(no, token, self.pids.clone()),
             Action::Drain(no) => Outcome::Drained(no),
+            Action::CheckBundle(no) => Outcome::Bundle(no, !self.bundles_gone),
             Action::Delete(no) => Outcome::Deleted(no, done),
             Action::Signal(_, _, Some(token))
             | Action::SignalAll(_, _, Some(token))

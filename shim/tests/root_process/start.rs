@@ -1,0 +1,195 @@
+//! `start`: dialects, groups, errors, and what it leaves behind.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+
+use containerd_shim_protos::bootstrap_api::Extension;
+use protobuf::Message;
+use protobuf::well_known_types::any::Any;
+use rustix::process::{Signal, kill_process};
+use serde_json::json;
+
+use crate::support::{Bundle, SOON, Server, eventually, wait_gone};
+
+#[test]
+fn the_old_dialect_gets_a_line_and_an_address_file() {
+    let bundle = Bundle::new(&["-v"]);
+    let output = bundle.start_with(b"");
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty());
+    let address = String::from_utf8(output.stdout).unwrap();
+    assert!(address.starts_with("unix:///run/containerd/s/"), "{address}");
+    let file = fs::read_to_string(bundle.path().join("address")).unwrap();
+    assert_eq!(file, address, "containerd 1.6 and 1.7 find a running shim by it");
+    let path = address.strip_prefix("unix://").unwrap();
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    let pid = Server::connect(&address).pid();
+    kill_process(pid, Signal::TERM).unwrap();
+    wait_gone(pid);
+    assert!(!fs::exists(path).unwrap(), "the socket outlived its server");
+}
+
+#[test]
+fn the_new_dialect_gets_a_message() {
+    let bundle = Bundle::new(&["-v"]);
+    let result = bundle.start();
+    assert_eq!((result.version, result.protocol.as_str()), (2, "ttrpc"));
+    let dir = bundle.sockets();
+    assert!(result.address.starts_with(&format!("unix://{}/", dir.display())));
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::read_to_string(bundle.path().join("address")).unwrap(), result.address);
+    assert_eq!(bundle.socket_names().len(), 1);
+}
+
+#[test]
+fn containers_of_a_pod_share_a_server() {
+    for key in ["io.kubernetes.cri.sandbox-id", "io.containerd.runc.v2.group"] {
+        let (first, mut second) = (Bundle::new(&["-v"]), Bundle::new(&["-v"]));
+        second.namespace = first.namespace.clone();
+        for bundle in [&first, &second] {
+            let mut config = bundle.config(&["-v"]);
+            config["annotations"] = json!({ key: "pod" });
+            bundle.write_config(&config);
+        }
+        let one = first.start();
+        let mut params = second.params();
+        params.socket_dir = Some(first.sockets().to_str().unwrap().to_owned());
+        let output = second.start_with(&params.write_to_bytes().unwrap());
+        assert!(output.status.success(), "{output:?}");
+        let file = fs::read_to_string(second.path().join("address")).unwrap();
+        assert_eq!(file, one.address, "{key}");
+        assert_eq!(first.socket_names().len(), 1);
+    }
+}
+
+#[test]
+fn the_socket_of_a_killed_server_is_taken_over() {
+    let bundle = Bundle::new(&["-v"]);
+    let server = bundle.serve();
+    let pid = server.pid();
+    kill_process(pid, Signal::KILL).unwrap();
+    wait_gone(pid);
+    assert_eq!(bundle.socket_names().len(), 1, "the dead socket is there");
+    let again = bundle.serve();
+    assert_eq!(again.address, server.address);
+    assert_ne!(again.pid(), pid);
+    assert_eq!(bundle.socket_names().len(), 1);
+}
+
+#[test]
+fn many_starts_at_once_end_at_one_server() {
+    let bundle = Bundle::new(&["-v"]);
+    let stdin = bundle.params().write_to_bytes().unwrap();
+    let starts: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| bundle.start_with(&stdin))).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let first = &starts[0];
+    for output in &starts {
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(output.stdout, first.stdout);
+    }
+    assert_eq!(bundle.socket_names().len(), 1);
+}
+
+#[test]
+fn what_cannot_be_understood_is_refused_in_one_line_and_leaves_nothing() {
+    let foreign = Any { type_url: "x.y/other.Options".into(), ..Any::default() };
+    let bundle = Bundle::new(&["-v"]);
+    let mut with_foreign = bundle.params();
+    with_foreign.extensions =
+        vec![Extension { value: Some(foreign.clone()).into(), ..Extension::default() }];
+    let mut other_id = bundle.params();
+    other_id.instance_id = "another".into();
+    let cases: [(&str, Vec<u8>, &str); 5] = [
+        ("garbage", b"\xff\xfe\xfd\xfc".to_vec(), "stdin"),
+        ("text", b"hello".to_vec(), "stdin"),
+        ("foreign options", foreign.write_to_bytes().unwrap(), "x.y/other.Options"),
+        ("foreign extension", with_foreign.write_to_bytes().unwrap(), "x.y/other.Options"),
+        ("another container's params", other_id.write_to_bytes().unwrap(), "stdin"),
+    ];
+    for (name, stdin, part) in cases {
+        refused(&bundle, name, &stdin, part);
+    }
+}
+
+#[test]
+fn a_bundle_without_a_usable_config_is_refused() {
+    let bundle = Bundle::new(&["-v"]);
+    let stdin = bundle.params().write_to_bytes().unwrap();
+    for (name, config) in [("truncated", "{\"annotations\":"), ("a list", "[]"), ("empty", "")] {
+        fs::write(bundle.path().join("config.json"), config).unwrap();
+        refused(&bundle, name, &stdin, "config.json");
+    }
+    fs::remove_file(bundle.path().join("config.json")).unwrap();
+    refused(&bundle, "missing", &stdin, "config.json");
+}
+
+#[test]
+fn an_id_that_is_a_path_is_refused() {
+    for id in ["../x", "a/b", ".", ""] {
+        let mut bundle = Bundle::new(&["-v"]);
+        bundle.id = id.to_owned();
+        refused(&bundle, id, b"", "-id");
+        // For the clean-up at the end.
+        "unused".clone_into(&mut bundle.id);
+    }
+}
+
+fn refused(bundle: &Bundle, name: &str, stdin: &[u8], part: &str) {
+    let output = bundle.start_with(stdin);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{name}: {text}");
+    assert!(output.stdout.is_empty(), "{name}");
+    assert!(text.contains(part), "{name}: {text}");
+    assert_eq!(text.lines().count(), 1, "{name}: {text}");
+    assert!(!bundle.path().join("address").exists(), "{name}: left an address");
+    assert!(bundle.socket_names().is_empty(), "{name}: left {:?}", bundle.socket_names());
+}
+
+#[test]
+fn a_server_keeps_nothing_of_its_starter_open() {
+    let bundle = Bundle::new(&["-v"]);
+    let (mut read, write) = std::io::pipe().unwrap();
+    rustix::io::fcntl_setfd(write.as_fd(), rustix::io::FdFlags::empty()).unwrap();
+    // Also proof for stdout and stderr: their end is waited for.
+    bundle.start();
+    drop(write);
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        read.read_to_end(&mut bytes).unwrap();
+        done.send(bytes)
+    });
+    assert_eq!(ended.recv_timeout(SOON), Ok(vec![]), "the server holds an inherited pipe");
+}
+
+#[test]
+fn a_server_stands_on_its_own() {
+    let bundle = Bundle::new(&["-v"]);
+    let pid = bundle.serve().pid().as_raw_nonzero();
+    let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}")).unwrap();
+    assert_eq!(link("cwd").to_str(), Some("/"));
+    for fd in 0..3 {
+        assert_eq!(link(&format!("fd/{fd}")).to_str(), Some("/dev/null"));
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // Field 6 of proc_pid_stat(5); the list begins at field 3.
+    assert_eq!(fields[3], pid.to_string(), "not the leader of its session");
+    // Its starter's parent is this test, whose score is read here.
+    let score = |pid: &str| -> i32 {
+        fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse().unwrap()
+    };
+    assert_eq!(score(&pid.to_string()), (score("self") + 1).min(1000));
+}
+
+#[test]
+fn a_server_has_one_thread_when_it_is_idle() {
+    let bundle = Bundle::new(&["-v"]);
+    let pid = bundle.serve().pid().as_raw_nonzero();
+    let tasks = format!("/proc/{pid}/task");
+    eventually("one thread", || fs::read_dir(&tasks).unwrap().count() == 1);
+}
