@@ -32,6 +32,7 @@ pub struct Container {
     bundle: PathBuf,
     namespaces: u32,
     private_pid: bool,
+    keyring: bool,
     cgroup: Cgroup,
     pidfd: Option<OwnedFd>,
     /// Kept only where there are any.
@@ -55,6 +56,7 @@ impl Container {
             bundle: state.bundle.clone(),
             namespaces: state.boathook.namespaces,
             private_pid: state.boathook.private_pid,
+            keyring: state.boathook.keyring,
             cgroup,
             pidfd,
             annotations: match later {
@@ -106,7 +108,8 @@ impl Container {
         let Some(pidfd) = &self.pidfd else { return Err(self.stopped()) };
         self.refuse_frozen()?;
         let layout = self.shared.hierarchies()?.layout();
-        let plan = Plan::exec(spec, self.namespaces, layout, modules_for(Some(spec)))?;
+        let keyring = self.keyring.then_some(self.id.as_str());
+        let plan = Plan::exec(spec, self.namespaces, layout, modules_for(Some(spec)), keyring)?;
         let launched = launch(&Launch {
             plan: &plan,
             cgroup: &self.cgroup,

@@ -139,6 +139,7 @@ impl Engine {
                     start_time: start_time(process.pid())?,
                     namespaces: plan.namespaces,
                     private_pid: plan.private_pid,
+                    keyring: !request.options.no_new_keyring,
                     cgroup: cgroup.get()?.record(),
                     hooks: Later::of(request.spec),
                 },

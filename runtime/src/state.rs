@@ -56,6 +56,9 @@ pub struct Private {
     pub namespaces: u32,
     /// Whether the first process's end ends all others.
     pub private_pid: bool,
+    /// Whether it has a session keyring of its own, which later processes join.
+    #[serde(default)]
+    pub keyring: bool,
     /// The cgroup.
     pub cgroup: CgroupRecord,
     /// Hooks that are still to come.

@@ -25,7 +25,11 @@ macro_rules! suite {
 }
 
 suite! {
+    binds,
+    devices,
+    identity,
     lifecycle,
     mounts,
     namespaces,
+    process,
 }

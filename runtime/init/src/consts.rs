@@ -16,6 +16,7 @@ pub const O_RDWR: u64 = 2;
 pub const O_CREAT: u64 = 0o100;
 pub const O_EXCL: u64 = 0o200;
 pub const O_NOCTTY: u64 = 0o400;
+pub const O_NONBLOCK: u64 = 0o4_000;
 pub const O_DIRECTORY: u64 = 0o200_000;
 pub const O_NOFOLLOW: u64 = 0o400_000;
 pub const O_CLOEXEC: u64 = 0o2_000_000;
@@ -67,6 +68,12 @@ pub const PR_CAP_AMBIENT_CLEAR_ALL: u32 = 4;
 pub const CAP_VERSION_3: u32 = 0x2008_0522;
 
 pub const KEYCTL_JOIN_SESSION_KEYRING: u32 = 1;
+pub const KEYCTL_SETPERM: u32 = 5;
+pub const KEY_POS_ALL: u32 = 0x3f00_0000;
+pub const KEY_USR_VIEW: u32 = 0x01_0000;
+pub const KEY_USR_READ: u32 = 0x02_0000;
+pub const KEY_USR_SEARCH: u32 = 0x08_0000;
+pub const KEY_USR_LINK: u32 = 0x10_0000;
 
 pub const TIOCSCTTY: u32 = 0x540e;
 pub const TIOCSWINSZ: u32 = 0x5414;

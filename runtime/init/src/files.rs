@@ -4,8 +4,8 @@
 use core::ffi::CStr;
 
 use crate::consts::{
-    EINTR, ENOENT, O_RDONLY, O_WRONLY, PROC_SUPER_MAGIC, RESOLVE_BENEATH, RESOLVE_IN_ROOT,
-    RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, S_IFMT, S_IFREG,
+    EINTR, ENOENT, O_NOCTTY, O_NONBLOCK, O_RDONLY, O_WRONLY, PROC_SUPER_MAGIC, RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, S_IFMT, S_IFREG,
 };
 use crate::report::detail;
 use crate::sys::{Fault, Outcome, PathBuf, fs_magic, fstat, nr, openat2, syscall};
@@ -65,14 +65,21 @@ pub(crate) fn write(fd: i32, bytes: &[u8]) -> Outcome {
 }
 
 /// Reads a regular file of the container piece by piece and gives each piece
-/// to `each`, up to `limit` bytes in all.
+/// to `each`, up to `limit` bytes in all. Opening must not block: the
+/// container may have a fifo there.
 pub(crate) fn read_limited(
     root: i32,
     path: &CStr,
     limit: usize,
     each: &mut dyn FnMut(&[u8]),
 ) -> Outcome {
-    let file = openat2(root, path, O_RDONLY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)?;
+    let file = openat2(
+        root,
+        path,
+        O_RDONLY | O_NONBLOCK | O_NOCTTY,
+        0,
+        RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+    )?;
     if fstat(file.number())?.mode & S_IFMT != S_IFREG {
         return Ok(());
     }

@@ -4,9 +4,10 @@ use core::ffi::CStr;
 
 use crate::attach::{self, Covers, Node};
 use crate::consts::{
-    AT_FDCWD, CLOSE_RANGE_CLOEXEC, EACCES, EINTR, ENOSYS, EPERM, F_SETFD, FD_CLOEXEC,
-    KEYCTL_JOIN_SESSION_KEYRING, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, O_DIRECTORY, O_PATH,
-    PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, SCM_RIGHTS, SOL_SOCKET,
+    AT_FDCWD, CLOSE_RANGE_CLOEXEC, EACCES, EINTR, ENOSYS, EPERM, F_SETFD, FD_CLOEXEC, KEY_POS_ALL,
+    KEY_USR_LINK, KEY_USR_READ, KEY_USR_SEARCH, KEY_USR_VIEW, KEYCTL_JOIN_SESSION_KEYRING,
+    KEYCTL_SETPERM, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, O_DIRECTORY, O_PATH, PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS, SCM_RIGHTS, SOL_SOCKET,
 };
 use crate::creds::{self, Capabilities};
 use crate::exec::{self, Program};
@@ -33,7 +34,7 @@ impl From<Malformed> for Fault {
 /// The process is not dumpable from its first instruction on, so that nobody
 /// in a namespace that it joins can look into it (CVE-2016-9962).
 pub fn main(socket: i32) -> ! {
-    let _ = syscall!(nr::PRCTL, PR_SET_DUMPABLE, 0_u32, 0_u32, 0_u32, 0_u32);
+    not_dumpable();
     // The socket had to survive the exec of this program and must not survive the next one.
     let _ = syscall!(nr::FCNTL, socket, F_SETFD, FD_CLOEXEC);
     let mut init = Init {
@@ -218,7 +219,10 @@ impl Init {
                 ambient,
             } => {
                 let caps = Capabilities { bounding, effective, permitted, inheritable, ambient };
-                creds::become_user(uid, gid, groups, &caps)
+                creds::become_user(uid, gid, groups, &caps)?;
+                // A change of user makes a process dumpable where fs.suid_dumpable is 1.
+                not_dumpable();
+                Ok(())
             }
             Step::Program { file, args, env, uid } => {
                 if let Some(path) = self.cwd.take() {
@@ -314,11 +318,21 @@ fn hide_descriptors() {
     let _ = syscall!(nr::CLOSE_RANGE, 3_u32, u32::MAX, CLOSE_RANGE_CLOEXEC);
 }
 
+/// Keeps others in the container out of this process's memory and descriptors.
+fn not_dumpable() {
+    let _ = syscall!(nr::PRCTL, PR_SET_DUMPABLE, 0_u32, 0_u32, 0_u32, 0_u32);
+}
+
+/// Joins the session keyring of this name, or makes it. A later process of
+/// the container finds it only if its owner may search it, which the kernel's
+/// default does not grant.
 fn keyring(name: &CStr) -> Outcome {
-    match syscall!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, name) {
-        Err(fault) if fault.errno == ENOSYS => Ok(()),
-        other => done(other),
-    }
+    let key = match syscall!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, name) {
+        Err(fault) if fault.errno == ENOSYS => return Ok(()),
+        other => other?,
+    };
+    let rights = KEY_POS_ALL | KEY_USR_VIEW | KEY_USR_READ | KEY_USR_SEARCH | KEY_USR_LINK;
+    done(syscall!(nr::KEYCTL, KEYCTL_SETPERM, key, rights))
 }
 
 /// The working directory must lie below the root: one that was entered by a

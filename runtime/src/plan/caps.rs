@@ -22,6 +22,7 @@ pub(super) fn identity(build: &mut Builder, process: &Process) -> Result<()> {
     // EPERM there and a warning elsewhere, so it is left out here.
     let ambient = set("ambient", |c| c.ambient())? & permitted & inheritable;
     let groups = groups(process);
+    check_ids(process, &groups)?;
     build.push(&Step::Identity {
         uid: user.uid(),
         gid: user.gid(),
@@ -32,6 +33,20 @@ pub(super) fn identity(build: &mut Builder, process: &Process) -> Result<()> {
         inheritable,
         ambient,
     });
+    Ok(())
+}
+
+/// The largest number is no id: the kernel takes it for "leave it as it is",
+/// and that would be root.
+fn check_ids(process: &Process, groups: &[u32]) -> Result<()> {
+    let user = process.user();
+    let all = [("uid", user.uid()), ("gid", user.gid())].into_iter();
+    let all = all.chain(groups.iter().map(|gid| ("additionalGids", *gid)));
+    for (name, id) in all {
+        if id == u32::MAX {
+            return Err(Error::field(format!("process.user.{name}"), format!("{id} is not an id")));
+        }
+    }
     Ok(())
 }
 

@@ -130,7 +130,8 @@ impl Plan {
     }
 
     /// The plan for one more process in a running container whose processes
-    /// live in `namespaces` (`CLONE_NEW*`) and in v1 cgroups of `cgroups`.
+    /// live in `namespaces` (`CLONE_NEW*`) and in v1 cgroups of `cgroups`, with
+    /// the session keyring of the container `keyring`, if it has one.
     ///
     /// # Errors
     /// As for [`Plan::create`].
@@ -139,6 +140,7 @@ impl Plan {
         namespaces: u32,
         cgroups: &Layout,
         modules: SecurityModules,
+        keyring: Option<&str>,
     ) -> Result<Self> {
         let affinity = process.exec_cpu_affinity().as_ref();
         let mut build = Builder::new();
@@ -156,6 +158,9 @@ impl Plan {
         }
         build.push(&Step::UseRoot {});
         build.push(&Step::Session {});
+        if let Some(id) = keyring {
+            build.keyring(id)?;
+        }
         process::stdio(&mut build, process, process::For::Exec)?;
         sched::process_steps(&mut build, process)?;
         labels::steps(&mut build, process, modules, None)?;

@@ -8,6 +8,7 @@ use boathook_runtime::{Create, CreateOptions, Error, Result, Stdio, spec};
 use rootfs_tests::bundle::Bundle;
 use serde_json::{Value, json};
 
+use super::payload;
 use super::streams::Streams;
 use super::{Arena, LIMIT, Live};
 
@@ -70,6 +71,12 @@ impl<'a> Case<'a> {
     /// Adds a bind mount of something of the host.
     pub(crate) fn bind(&mut self, source: &Path, point: &str, options: &[&str]) {
         self.mount(point, "bind", source.to_str().unwrap(), options);
+    }
+
+    /// Makes this program available in the container, for [`Case::payload`].
+    pub(crate) fn with_payload(&mut self) {
+        let program = std::env::current_exe().unwrap();
+        self.bind(&program, payload::PLACE, &["bind", "ro"]);
     }
 
     /// The config's mount with this destination.

@@ -1,9 +1,20 @@
 //! What this program does inside a container, where busybox is not enough.
 
+use std::io::Result;
 use std::process::ExitCode;
 
+use super::sys;
+
 /// The first argument that makes the program a payload.
-pub(crate) const FLAG: &str = "--payload";
+const FLAG: &str = "--payload";
+
+/// Where [`super::Case::with_payload`] puts the program.
+pub(crate) const PLACE: &str = "/payload";
+
+/// The arguments of a process that is to run a payload.
+pub(crate) fn args<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&[PLACE, FLAG, name], more].concat()
+}
 
 /// Runs the payload that the arguments name; `None` when this is the test program itself.
 pub(crate) fn called() -> Option<ExitCode> {
@@ -12,10 +23,21 @@ pub(crate) fn called() -> Option<ExitCode> {
         return None;
     }
     let name = arguments.next().unwrap_or_default();
-    Some(match name.as_str() {
-        other => {
-            eprintln!("no payload {other:?}");
+    let done = match name.as_str() {
+        "keyring" => keyring(),
+        other => Err(std::io::Error::other(format!("no payload {other:?}"))),
+    };
+    Some(match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
             ExitCode::from(99)
         }
     })
+}
+
+/// Prints the session keyring's description.
+fn keyring() -> Result<()> {
+    println!("{}", sys::session_keyring()?);
+    Ok(())
 }
