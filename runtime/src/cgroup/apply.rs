@@ -1,5 +1,6 @@
 //! Planned writes, carried out by descriptor.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -94,13 +95,20 @@ impl<'a> Applier<'a> {
         name: &str,
         value: &str,
     ) -> nix::Result<()> {
-        if self.keep && write.single {
+        let mut value = Cow::Borrowed(value);
+        if write.keep_first || self.keep && write.single {
             let old = at.read(name)?;
-            self.replaced.push(Replaced {
-                controller: write.controller,
-                file: name.to_owned(),
-                value: old.trim_end().to_owned(),
-            });
+            if write.keep_first {
+                let first = old.split_whitespace().next().unwrap_or_default();
+                value = Cow::Owned(format!("{first} {value}"));
+            }
+            if self.keep && write.single {
+                self.replaced.push(Replaced {
+                    controller: write.controller,
+                    file: name.to_owned(),
+                    value: old.trim_end().to_owned(),
+                });
+            }
         }
         let known = matches!(&self.open, Some((c, n, _)) if *c == write.controller && n == name);
         if !known {
@@ -108,7 +116,7 @@ impl<'a> Applier<'a> {
             self.open = Some((write.controller, name.to_owned(), fd));
         }
         match &self.open {
-            Some((_, _, fd)) => file::write_all(fd.as_fd(), value),
+            Some((_, _, fd)) => file::write_all(fd.as_fd(), &value),
             None => Err(Errno::EBADF),
         }
     }
@@ -131,7 +139,8 @@ fn write_error(at: At<'_>, write: &Write, errno: Errno) -> Error {
         }
         Errno::EBUSY => {
             if write.controller == Controller::Memory
-                && let Ok(usage) = at.read("memory.usage_in_bytes")
+                && let Ok(usage) =
+                    at.read("memory.usage_in_bytes").or_else(|_| at.read("memory.current"))
             {
                 text.push_str(&format!(" with {} bytes in use", usage.trim_end()));
             }

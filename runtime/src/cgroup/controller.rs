@@ -20,10 +20,14 @@ pub enum Controller {
     Hugetlb,
     Rdma,
     Misc,
+    Dmem,
+    /// v2 files that belong to none of these: those of every cgroup, and those
+    /// of controllers newer than this list.
+    Other,
 }
 
-/// Every controller with its v1 name.
-const NAMES: [(Controller, &str); 14] = [
+/// Every controller proper with its v1 name.
+const NAMES: [(Controller, &str); 15] = [
     (Controller::Cpu, "cpu"),
     (Controller::Cpuacct, "cpuacct"),
     (Controller::Cpuset, "cpuset"),
@@ -38,12 +42,13 @@ const NAMES: [(Controller, &str); 14] = [
     (Controller::Hugetlb, "hugetlb"),
     (Controller::Rdma, "rdma"),
     (Controller::Misc, "misc"),
+    (Controller::Dmem, "dmem"),
 ];
 
 impl Controller {
     /// The name in `/proc/self/cgroup` and in v1 mount options.
     pub fn name(self) -> &'static str {
-        NAMES.iter().find(|(c, _)| *c == self).map_or("", |(_, name)| name)
+        NAMES.iter().find(|(c, _)| *c == self).map_or("other", |(_, name)| name)
     }
 
     /// The name in v2's `cgroup.controllers` and file names.

@@ -67,10 +67,8 @@ impl Cgroup {
         if self.members.iter().any(|member| !member.made_leaf()) {
             self.require_idle()?;
         }
-        match self.mode() {
-            Mode::V1 | Mode::Hybrid => v1::prepare(self, plan.writes())?,
-            Mode::V2 => v2::prepare(self, plan)?,
-        }
+        v1::prepare(self, plan.writes())?;
+        v2::prepare(self, plan)?;
         apply::apply(self, plan.writes())
     }
 

@@ -56,20 +56,30 @@ impl Hierarchies {
         if magic(&root) != Ok(CGROUP2_SUPER_MAGIC) {
             return Ok(None);
         }
-        let controllers = v2_controllers(root.as_fd())?;
+        let controllers = v2_controllers(root.as_fd(), "cgroup.controllers")?;
         let layout = Layout::unified(controllers);
         Ok(Some(Self(Arc::new(Inner { layout, roots: vec![root] }))))
     }
 
-    fn open(mut layout: Layout) -> Result<Self> {
+    /// Opens the hierarchies of a layout that the caller knows: some of those
+    /// of this host, or a cgroup to be taken for the root of one. Its v2
+    /// controllers are asked for anew.
+    ///
+    /// # Errors
+    /// `Internal` when a mount is not there or is of another file system type.
+    pub fn open(mut layout: Layout) -> Result<Self> {
         let mut roots = Vec::with_capacity(layout.mounts.len());
-        for mount in &layout.mounts {
-            roots.push(open_hierarchy(mount)?);
-        }
-        if layout.mode == Mode::V2 {
-            for (mount, root) in layout.mounts.iter_mut().zip(&roots) {
-                mount.controllers = v2_controllers(root.as_fd())?;
+        for mount in &mut layout.mounts {
+            let root = open_hierarchy(mount)?;
+            if mount.is_v2() {
+                // On a hybrid host the root's choice is its owner's: see `HierarchyMount`.
+                let file = match layout.mode {
+                    Mode::V2 => "cgroup.controllers",
+                    Mode::V1 | Mode::Hybrid => "cgroup.subtree_control",
+                };
+                mount.controllers = v2_controllers(root.as_fd(), file)?;
             }
+            roots.push(root);
         }
         Ok(Self(Arc::new(Inner { layout, roots })))
     }
@@ -167,9 +177,9 @@ fn magic(dir: &OwnedFd) -> nix::Result<FsType> {
     Ok(fstatfs(dir)?.filesystem_type())
 }
 
-fn v2_controllers(root: BorrowedFd<'_>) -> Result<Controllers> {
-    let text = file::read(root, "cgroup.controllers")
-        .map_err(|errno| Error::sys("reading cgroup.controllers", errno))?;
+fn v2_controllers(root: BorrowedFd<'_>, name: &str) -> Result<Controllers> {
+    let text = file::read(root, name)
+        .map_err(|errno| Error::sys(format!("reading {name} of the cgroup v2 root"), errno))?;
     Ok(Controllers::parse_v2(&text))
 }
 

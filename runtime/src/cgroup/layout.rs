@@ -37,7 +37,9 @@ pub struct Layout {
 pub struct HierarchyMount {
     /// What tells it from the others.
     pub kind: Kind,
-    /// Its controllers; on v2 those that `cgroup.controllers` of the mount lists.
+    /// Its controllers. On a v2 host those that `cgroup.controllers` of the
+    /// mount lists; for the v2 hierarchy of a hybrid host those that its root
+    /// hands on, because the root is not ours to change there.
     pub controllers: Controllers,
     /// Where it is mounted.
     pub mount_point: PathBuf,
@@ -143,12 +145,21 @@ impl Layout {
         Ok(Self { mode, mounts })
     }
 
-    /// The index of the hierarchy where limits of `controller` are written:
-    /// v1 on a v1 or hybrid host, v2 on a v2 host.
+    /// The index of the hierarchy where limits of `controller` are written: v1
+    /// if one has it, else v2.
     pub fn index_of(&self, controller: Controller) -> Option<usize> {
-        self.mounts.iter().position(|mount| {
-            (self.mode == Mode::V2 || !mount.is_v2()) && mount.controllers.contains(controller)
-        })
+        if controller == Controller::Other {
+            return self.v2_index();
+        }
+        // v1 hierarchies come first.
+        self.mounts.iter().position(|mount| mount.controllers.contains(controller))
+    }
+
+    /// Whether limits of `controller` are v2's: on a hybrid host those of
+    /// controllers that no v1 hierarchy has, on a v2 host all.
+    pub fn on_v2(&self, controller: Controller) -> bool {
+        let index = self.index_of(controller);
+        self.mode == Mode::V2 || index.is_some() && index == self.v2_index()
     }
 
     /// The index of the v2 hierarchy.
@@ -311,6 +322,20 @@ mod tests {
         assert_eq!(layout.index_of(Controller::Memory), Some(2));
         assert_eq!(layout.index_of(Controller::Hugetlb), None);
         assert_eq!(layout.v2_index(), Some(4));
+    }
+
+    #[test]
+    fn a_hybrid_host_may_have_a_controller_on_v2() {
+        let mut layout = Layout::parse(HYBRID_ONE_BY_ONE).unwrap();
+        layout.mounts[4].controllers = Controllers::parse_v2("hugetlb memory");
+        assert_eq!(layout.index_of(Controller::Hugetlb), Some(4));
+        assert!(layout.on_v2(Controller::Hugetlb) && layout.on_v2(Controller::Other));
+        // v1 wins, and a controller that is nowhere is not on v2.
+        assert_eq!(layout.index_of(Controller::Memory), Some(2));
+        assert!(!layout.on_v2(Controller::Memory) && !layout.on_v2(Controller::Rdma));
+        assert!(Layout::parse(V2_SYSTEMD).unwrap().on_v2(Controller::Rdma));
+        let v1 = Layout::parse(V1_SYSTEMD).unwrap();
+        assert!(!v1.on_v2(Controller::Cpu) && !v1.on_v2(Controller::Other));
     }
 
     #[test]

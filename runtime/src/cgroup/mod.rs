@@ -42,7 +42,7 @@ mod v2;
 
 pub use controller::{Controller, Controllers};
 pub use create::Join;
-pub use devices::{Access, DeviceKind, DeviceMatch, DeviceRule};
+pub use devices::{Access, DeviceKind, DeviceMatch, DeviceProgram, DeviceRule};
 pub use freezer::FrozenState;
 pub use group::{Cgroup, CgroupDirectory, CgroupMember, CgroupRecord};
 pub use hierarchy::Hierarchies;

@@ -9,7 +9,6 @@ use rustix::fs::inotify;
 use super::controller::Controller;
 use super::file;
 use super::group::{At, Cgroup};
-use super::layout::Mode;
 use super::v1;
 use crate::error::{Error, Result};
 
@@ -47,15 +46,10 @@ impl Cgroup {
     /// # Errors
     /// `Unsupported` without a memory controller, `NotFound` when the cgroup is gone.
     pub fn oom_watch(&self) -> Result<OomWatch> {
-        match self.mode() {
-            Mode::V2 => match self.v2() {
-                Some(at) => watch_v2(at),
-                None => Err(v1::no_hierarchy(Controller::Memory, "watching for OOM")),
-            },
-            Mode::V1 | Mode::Hybrid => match self.member(Controller::Memory) {
-                Some(at) => watch_v1(at),
-                None => Err(v1::no_hierarchy(Controller::Memory, "watching for OOM")),
-            },
+        match self.member(Controller::Memory) {
+            Some(at) if self.hierarchies.layout().on_v2(Controller::Memory) => watch_v2(at),
+            Some(at) => watch_v1(at),
+            None => Err(v1::no_hierarchy(Controller::Memory, "watching for OOM")),
         }
     }
 }
@@ -76,7 +70,10 @@ fn watch_v1(at: At<'_>) -> Result<OomWatch> {
 /// The kernel raises a modify event on `memory.events` whenever it changes.
 fn watch_v2(at: At<'_>) -> Result<OomWatch> {
     let name = "memory.events";
-    let events = at.open_read(name).map_err(|errno| at.error("opening", name, errno))?;
+    let events = at.open_read(name).map_err(|errno| match errno {
+        Errno::ENOENT if at.exists() => v1::no_hierarchy(Controller::Memory, "watching for OOM"),
+        _ => at.error("opening", name, errno),
+    })?;
     let event = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
         .map_err(|errno| Error::sys("inotify_init1", errno))?;
     // By descriptor: the file watched is the one opened above.

@@ -3,7 +3,7 @@
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
-use super::devices::{self, DeviceRule};
+use super::devices::{self, DeviceProgram, DeviceRule, Enforcement, Table};
 use super::layout::{Layout, Mode};
 use super::limits::{self, Purpose, Write};
 use super::path::Location;
@@ -28,6 +28,7 @@ pub struct CgroupPlan {
     location: Location,
     writes: Vec<Write>,
     device_rules: Vec<DeviceRule>,
+    device_program: Option<DeviceProgram>,
 }
 
 impl CgroupPlan {
@@ -56,12 +57,14 @@ impl CgroupPlan {
         }
         let location = Location::new(cgroups_path, id)?;
         let device_rules = devices::parse(resources)?;
-        let mut writes = resource_writes(resources, layout, Purpose::Create)?;
-        if layout.mode != Mode::V2 {
-            writes.extend(devices::Table::new(&device_rules)?.writes());
-        }
+        let mut writes = match resources {
+            Some(resources) => limits::writes(resources, layout, Purpose::Create)?,
+            None => Vec::new(),
+        };
+        let Enforcement { table, program } = Enforcement::choose(&device_rules, layout, None)?;
+        writes.extend(table.iter().flat_map(Table::writes));
         check_controllers(&writes, layout)?;
-        Ok(Self { driver, location, writes, device_rules })
+        Ok(Self { driver, location, writes, device_rules, device_program: program })
     }
 
     /// Where the cgroup goes.
@@ -80,22 +83,16 @@ impl CgroupPlan {
     }
 
     /// The device rules, the last match decides. On v1 they are also among the
-    /// [`writes`](Self::writes); on v2 they become a program.
+    /// [`writes`](Self::writes), on v2 they are the [`device_program`](Self::device_program).
     pub fn device_rules(&self) -> &[DeviceRule] {
         &self.device_rules
     }
-}
 
-/// The writes for everything but devices.
-pub(super) fn resource_writes(
-    resources: Option<&LinuxResources>,
-    layout: &Layout,
-    purpose: Purpose,
-) -> Result<Vec<Write>> {
-    match resources {
-        None => Ok(Vec::new()),
-        Some(resources) if layout.mode == Mode::V2 => limits::v2_writes(resources, purpose),
-        Some(resources) => limits::v1_writes(resources, purpose),
+    /// The program that enforces the device rules on v2, attached before any
+    /// task is in the cgroup. `None` where v1 does it, and when every access is
+    /// allowed.
+    pub fn device_program(&self) -> Option<&DeviceProgram> {
+        self.device_program.as_ref()
     }
 }
 
@@ -104,12 +101,20 @@ pub(super) fn resource_writes(
 pub(super) fn check_controllers(writes: &[Write], layout: &Layout) -> Result<()> {
     let missing = writes.iter().find(|w| layout.index_of(w.controller).is_none());
     let Some(write) = missing else { return Ok(()) };
-    let (name, place) = match layout.mode {
-        Mode::V2 => (write.controller.v2_name(), "cgroup v2 hierarchy"),
-        Mode::V1 | Mode::Hybrid => (write.controller.name(), "cgroup v1 hierarchies"),
+    let controller = write.controller;
+    let text = match layout.mode {
+        Mode::V1 => {
+            format!("the cgroup v1 hierarchies of this host lack the {controller} controller")
+        }
+        Mode::Hybrid => format!(
+            "this host has the {controller} controller in no cgroup v1 hierarchy, and its v2 root \
+             does not hand it on"
+        ),
+        Mode::V2 => {
+            let name = controller.v2_name();
+            format!("the cgroup v2 hierarchy of this host lacks the {name} controller")
+        }
     };
-    let text = format!("the {place} of this host lack the {name} controller");
-    let text = if layout.mode == Mode::V2 { text.replace("lack", "lacks") } else { text };
     Err(Error::field(&write.field, text).with_kind(ErrorKind::Unsupported))
 }
 

@@ -4,11 +4,10 @@ use oci_spec::runtime::LinuxResources;
 
 use super::apply::{apply, apply_or_restore};
 use super::controller::Controller;
-use super::devices::{self, Table};
+use super::devices::{self, Enforcement, Loaded, Table};
 use super::group::Cgroup;
-use super::layout::Mode;
-use super::limits::Purpose;
-use super::plan::{check_controllers, resource_writes};
+use super::limits::{self, Purpose, Write};
+use super::plan::check_controllers;
 use crate::error::{Error, ErrorKind, Result};
 
 impl Cgroup {
@@ -24,54 +23,63 @@ impl Cgroup {
     /// cgroup is gone.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         let layout = self.hierarchies.layout();
-        let writes = resource_writes(Some(resources), layout, Purpose::Update)?;
+        let writes = limits::writes(resources, layout, Purpose::Update)?;
         check_controllers(&writes, layout)?;
         let has_rules = resources.devices().as_ref().is_some_and(|rules| !rules.is_empty());
-        // Checked before anything is written.
-        let table = match has_rules {
-            true => Some(self.device_table(resources)?),
+        // Checked, by the kernel too, before anything is written.
+        let devices = match has_rules {
+            true => Some(self.new_rules(resources)?),
             false => None,
         };
         self.check_usage(resources)?;
         apply_or_restore(self, &writes)?;
-        match table {
-            Some(table) => self.update_devices(&table),
+        match devices {
+            Some(rules) => self.update_devices(&rules),
             None => Ok(()),
         }
     }
 
-    fn device_table(&self, resources: &LinuxResources) -> Result<Table> {
-        if self.mode() == Mode::V2 {
-            let text = "device rules on cgroup v2 are not available in this version";
-            return Err(
-                Error::field("linux.resources.devices", text).with_kind(ErrorKind::Unsupported)
-            );
-        }
-        Table::new(&devices::parse(Some(resources))?)
+    fn new_rules(&self, resources: &LinuxResources) -> Result<NewRules> {
+        let rules = devices::parse(Some(resources))?;
+        let name = "devices.list";
+        let now = match self.member(Controller::Devices) {
+            Some(at) => {
+                Table::read(&at.read(name).map_err(|errno| at.error("reading", name, errno))?)
+            }
+            None => None,
+        };
+        let Enforcement { table, program } =
+            Enforcement::choose(&rules, self.hierarchies.layout(), now.as_ref())?;
+        let writes = match (table, now) {
+            (Some(table), Some(now)) => table.writes_from(&now),
+            (Some(table), None) => table.writes(),
+            (None, _) => Vec::new(),
+        };
+        Ok(NewRules { writes, program: program.as_ref().map(Loaded::new).transpose()? })
     }
 
-    fn update_devices(&self, table: &Table) -> Result<()> {
-        let Some(at) = self.member(Controller::Devices) else {
-            return Err(super::v1::no_hierarchy(Controller::Devices, "changing device rules"));
+    /// The program comes before a table that leaves the decision to it, and
+    /// goes after a table that decides itself.
+    fn update_devices(&self, rules: &NewRules) -> Result<()> {
+        let install = || match self.v2() {
+            Some(at) => devices::install(at, rules.program.as_ref(), false),
+            None => Ok(()),
         };
-        let name = "devices.list";
-        let list = at.read(name).map_err(|errno| at.error("reading", name, errno))?;
-        let writes = match Table::read(&list) {
-            Some(current) => table.writes_from(&current),
-            None => table.writes(),
-        };
-        apply(self, &writes)
+        if rules.program.is_some() {
+            install()?;
+            return apply(self, &rules.writes);
+        }
+        apply(self, &rules.writes)?;
+        install()
     }
 
     /// `checkBeforeUpdate`: v2 would kill to get below a lower limit; v1 refuses by itself.
     fn check_usage(&self, resources: &LinuxResources) -> Result<()> {
         let Some(memory) = resources.memory() else { return Ok(()) };
         let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok()).filter(|l| *l > 0);
-        let (Some(limit), true, Mode::V2) =
-            (limit, memory.check_before_update().unwrap_or(false), self.mode())
-        else {
-            return Ok(());
-        };
+        let asked = memory.check_before_update().unwrap_or(false);
+        let on_v2 = self.hierarchies.layout().on_v2(Controller::Memory);
+        let (Some(limit), true, true) = (limit, asked, on_v2) else { return Ok(()) };
         let Some(at) = self.v2() else { return Ok(()) };
         let name = "memory.current";
         let text = at.read(name).map_err(|errno| at.error("reading", name, errno))?;
@@ -84,4 +92,11 @@ impl Cgroup {
             _ => Ok(()),
         }
     }
+}
+
+/// Device rules that only need to be put into force.
+struct NewRules {
+    /// Lines for the v1 table.
+    writes: Vec<Write>,
+    program: Option<Loaded>,
 }

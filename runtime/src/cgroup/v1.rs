@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 /// with none, and no task can enter it then. What the config sets itself is
 /// left to it in the leaf.
 pub(super) fn prepare(group: &Cgroup, writes: &[Write]) -> Result<()> {
-    let Some(index) = group.hierarchies.layout().index_of(Controller::Cpuset) else {
-        return Ok(());
-    };
+    let layout = group.hierarchies.layout();
+    let index = layout.index_of(Controller::Cpuset).filter(|_| !layout.on_v2(Controller::Cpuset));
+    let Some(index) = index else { return Ok(()) };
     let Some(member) = group.members.iter().find(|m| m.index == index) else { return Ok(()) };
     let root = group.hierarchies.root(index);
     for name in ["cpuset.cpus", "cpuset.mems"] {

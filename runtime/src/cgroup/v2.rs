@@ -4,37 +4,68 @@
 use nix::errno::Errno;
 
 use super::controller::Controllers;
+use super::devices::{self, Loaded};
 use super::file;
 use super::group::{At, Cgroup};
+use super::layout::Mode;
 use super::plan::CgroupPlan;
 use crate::error::{Error, ErrorKind, Result};
 
+/// Switches on what the leaf shall have and attaches the device program.
 pub(super) fn prepare(group: &Cgroup, plan: &CgroupPlan) -> Result<()> {
-    let Some(at) = group.v2() else { return Ok(()) };
-    let available = match group.hierarchies.layout().v2_index() {
-        Some(index) => group.hierarchies.mount(index).controllers,
-        None => Controllers::default(),
+    let layout = group.hierarchies.layout();
+    let Some(member) = group.members.iter().find(|m| Some(m.index) == layout.v2_index()) else {
+        return Ok(());
     };
-    enable(at, available)?;
-    devices(plan)
+    let at = At { root: group.hierarchies.root(member.index), path: &member.path };
+    if !member.made_leaf() {
+        become_leaf(at)?;
+    }
+    match layout.mode {
+        // All of them, for the sake of statistics.
+        Mode::V2 => enable(at, group.hierarchies.mount(member.index).controllers, true)?,
+        Mode::V1 | Mode::Hybrid => {
+            let needed = plan.writes().iter().map(|w| w.controller);
+            enable(at, needed.filter(|c| layout.on_v2(*c)).collect(), false)?;
+        }
+    }
+    let program = plan.device_program().map(Loaded::new).transpose()?;
+    devices::install(at, program.as_ref(), member.made_leaf())
 }
 
-/// Makes every controller of the mount available in the leaf. The leaf's own
-/// list tells at once whether the parents pass them on already.
-fn enable(at: At<'_>, wanted: Controllers) -> Result<()> {
-    let name = "cgroup.controllers";
-    let have = at.read(name).map_err(|errno| at.error("reading", name, errno))?;
-    if Controllers::parse_v2(&have).contains_all(wanted) {
+/// A cgroup that hands controllers on cannot have processes of its own; one
+/// that was left behind may still do so.
+fn become_leaf(at: At<'_>) -> Result<()> {
+    let name = "cgroup.subtree_control";
+    let failed = |errno| at.error("writing", name, errno).with_kind(ErrorKind::WrongState);
+    let enabled = at.read(name).map_err(|errno| at.error("reading", name, errno))?;
+    if enabled.trim_end().is_empty() {
         return Ok(());
     }
-    let ancestors =
-        std::iter::once("").chain(at.path.match_indices('/').map(|(i, _)| &at.path[..i]));
-    for ancestor in ancestors {
-        let file = match ancestor {
-            "" => "cgroup.subtree_control".to_owned(),
-            _ => format!("{ancestor}/cgroup.subtree_control"),
-        };
-        for controller in wanted.iter() {
+    let off: Vec<_> =
+        enabled.split_whitespace().map(|controller| format!("-{controller}")).collect();
+    at.write(name, &off.join(" ")).map_err(failed)
+}
+
+/// Makes the controllers in `wanted` available in the leaf, from the top
+/// downwards; the hierarchy's root is left alone unless `from_root`. The
+/// leaf's own list tells at once whether the parents pass them on already.
+fn enable(at: At<'_>, wanted: Controllers, from_root: bool) -> Result<()> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let name = "cgroup.controllers";
+    let have = at.read(name).map_err(|errno| at.error("reading", name, errno))?;
+    let have = Controllers::parse_v2(&have);
+    let missing: Vec<_> = wanted.iter().filter(|c| !have.contains(*c)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let root = from_root.then_some("cgroup.subtree_control".to_owned());
+    let parents = at.path.match_indices('/');
+    let parents = parents.map(|(i, _)| format!("{}/cgroup.subtree_control", &at.path[..i]));
+    for file in root.into_iter().chain(parents) {
+        for controller in &missing {
             let value = format!("+{}", controller.v2_name());
             match file::write(at.root, &file, &value) {
                 // ENOENT: not available here, as an ancestor's owner decided; EBUSY: that
@@ -46,15 +77,4 @@ fn enable(at: At<'_>, wanted: Controllers) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Device rules are a BPF program on v2. Until it is there, a container that
-/// must not open every device is refused rather than let loose.
-fn devices(plan: &CgroupPlan) -> Result<()> {
-    let all = plan.device_rules().iter().rev().find(|rule| rule.devices.is_none());
-    if all.is_some_and(|rule| rule.allow) {
-        return Ok(());
-    }
-    let text = "device rules on cgroup v2 are not available in this version";
-    Err(Error::field("linux.resources.devices", text).with_kind(ErrorKind::Unsupported))
 }

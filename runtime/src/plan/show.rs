@@ -56,7 +56,17 @@ fn cgroup_lines(plan: &CgroupPlan) -> Vec<String> {
         Base::Own => format!("{} below the engine's own cgroup", location.path),
     };
     let writes = plan.writes().iter().map(|write| format!("{} = {}", write.file, write.value));
-    std::iter::once(place).chain(writes).collect()
+    let mut lines: Vec<_> = std::iter::once(place).chain(writes).collect();
+    if let Some(program) = plan.device_program() {
+        let rules = plan.device_rules();
+        lines.push(format!(
+            "device program, {} instructions, for {} rules",
+            program.len(),
+            rules.len()
+        ));
+        lines.extend(rules.iter().map(|rule| format!("  {rule}")));
+    }
+    lines
 }
 
 fn clone_names(flags: u64) -> Vec<&'static str> {

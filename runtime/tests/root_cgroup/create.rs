@@ -5,7 +5,7 @@ use std::fs;
 use boathook_runtime::ErrorKind;
 use boathook_runtime::cgroup::{Cgroup, CgroupRecord, Join, Mode};
 
-use super::support::{Arena, Child, deadline};
+use super::support::{Arena, Child, deadline, on_each};
 
 /// Red if a limit is lost, lands in the wrong file, or is written in an order the kernel refuses.
 #[test]
@@ -47,22 +47,24 @@ fn limits_are_in_place_before_any_task() {
 /// Red if a hierarchy is forgotten, the named and the unified one included.
 #[test]
 fn a_child_is_born_into_every_hierarchy() {
-    let arena = Arena::new();
-    let group = arena.create("a/b/c", "{}");
-    let child = Child::sleeper(&group);
-    let membership = fs::read_to_string(format!("/proc/{}/cgroup", child.pid)).unwrap();
-    let mounts = &arena.hierarchies.layout().mounts;
-    for mount in mounts {
-        let line = membership.lines().find(|line| line.split(':').nth(1) == Some(&mount.key()));
-        let path = line.and_then(|line| line.split(':').nth(2));
-        assert_eq!(path, Some(arena.path("a/b/c").as_str()), "{mount:?}: {membership}");
-    }
-    assert_eq!(group.directories().count(), mounts.len());
-    assert_eq!(group.pids(false).unwrap(), [child.pid]);
-    group.kill_all(deadline()).unwrap();
-    child.wait();
-    group.delete(deadline()).unwrap();
-    arena.assert_clean();
+    on_each(|arena| {
+        let group = arena.create("a/b/c", "{}");
+        let child = Child::sleeper(&group);
+        let membership = fs::read_to_string(format!("/proc/{}/cgroup", child.pid)).unwrap();
+        let mounts = &arena.hierarchies.layout().mounts;
+        for mount in mounts {
+            let line = membership.lines().find(|line| line.split(':').nth(1) == Some(&mount.key()));
+            let path = line.and_then(|line| line.split(':').nth(2)).unwrap();
+            assert!(path.ends_with(&arena.path("a/b/c")), "{mount:?}: {membership}");
+            assert!(path.starts_with("/boathook-test-"), "{mount:?}: {membership}");
+        }
+        assert_eq!(group.directories().count(), mounts.len());
+        assert_eq!(group.pids(false).unwrap(), [child.pid]);
+        group.kill_all(deadline()).unwrap();
+        child.wait();
+        group.delete(deadline()).unwrap();
+        arena.assert_clean();
+    });
 }
 
 /// Red if a new parent is left without CPUs, or the leaf's own list is overwritten by the parent's.
@@ -151,51 +153,55 @@ fn an_empty_leftover_is_taken_over_with_new_limits() {
 /// Red if a frozen leftover is taken over: nothing started in it would ever run.
 #[test]
 fn a_frozen_leftover_is_refused() {
-    let arena = Arena::new();
-    let group = arena.create("c", "{}");
-    group.freeze(deadline()).unwrap();
-    let error = arena.try_create("c", "{}").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::WrongState, "{error}");
-    group.thaw().unwrap();
-    group.delete(deadline()).unwrap();
-    arena.assert_clean();
+    on_each(|arena| {
+        let group = arena.create("c", "{}");
+        group.freeze(deadline()).unwrap();
+        let error = arena.try_create("c", "{}").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WrongState, "{error}");
+        group.thaw().unwrap();
+        group.delete(deadline()).unwrap();
+        arena.assert_clean();
+    });
 }
 
 /// Red if a record loses what is needed to find and remove the cgroup after a restart.
 #[test]
 fn a_record_finds_its_cgroup_again() {
-    let arena = Arena::new();
-    let group = arena.create("made/here/c", "{}");
-    let json = serde_json::to_string(&group.record()).unwrap();
-    drop(group);
-    let record: CgroupRecord = serde_json::from_str(&json).unwrap();
-    let again = Cgroup::from_record(&arena.hierarchies, &record).unwrap();
-    assert_eq!(again.record(), record);
-    assert_eq!(again.path(), arena.path("made/here/c"));
-    again.delete(deadline()).unwrap();
-    arena.assert_clean();
+    on_each(|arena| {
+        let group = arena.create("made/here/c", "{}");
+        let json = serde_json::to_string(&group.record()).unwrap();
+        drop(group);
+        let record: CgroupRecord = serde_json::from_str(&json).unwrap();
+        let again = Cgroup::from_record(&arena.hierarchies, &record).unwrap();
+        assert_eq!(again.record(), record);
+        assert_eq!(again.path(), arena.path("made/here/c"));
+        again.delete(deadline()).unwrap();
+        arena.assert_clean();
+    });
 }
 
 /// Red if exec cannot find a container by its path, or finds one that is not there.
 #[test]
 fn an_existing_cgroup_opens_by_path() {
-    let arena = Arena::new();
-    let error = Cgroup::open(&arena.hierarchies, &arena.path("c")).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-    let error = Cgroup::open(&arena.hierarchies, "/a/../b").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
-    let group = arena.create("c", "{}");
-    let opened = Cgroup::open(&arena.hierarchies, &arena.path("c")).unwrap();
-    let join = opened.join_files().unwrap();
-    match (arena.hierarchies.mode(), &join) {
-        (Mode::V1, Join::V1(_)) | (Mode::V2, Join::V2(_)) | (Mode::Hybrid, Join::Hybrid { .. }) => {
+    on_each(|arena| {
+        let error = Cgroup::open(&arena.hierarchies, &arena.path("c")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let error = Cgroup::open(&arena.hierarchies, "/a/../b").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        let group = arena.create("c", "{}");
+        let opened = Cgroup::open(&arena.hierarchies, &arena.path("c")).unwrap();
+        let join = opened.join_files().unwrap();
+        match (arena.hierarchies.mode(), &join) {
+            (Mode::V1, Join::V1(_))
+            | (Mode::V2, Join::V2(_))
+            | (Mode::Hybrid, Join::Hybrid { .. }) => {}
+            (mode, join) => panic!("{mode:?} host joins by {join:?}"),
         }
-        (mode, join) => panic!("{mode:?} host joins by {join:?}"),
-    }
-    let child = Child::shell(&join, "exec sleep 1000");
-    assert_eq!(group.pids(true).unwrap(), [child.pid]);
-    group.kill_all(deadline()).unwrap();
-    child.wait();
-    opened.delete(deadline()).unwrap();
-    arena.assert_clean();
+        let child = Child::shell(&join, "exec sleep 1000");
+        assert_eq!(group.pids(true).unwrap(), [child.pid]);
+        group.kill_all(deadline()).unwrap();
+        child.wait();
+        opened.delete(deadline()).unwrap();
+        arena.assert_clean();
+    });
 }

@@ -3,51 +3,53 @@
 use std::time::Duration;
 
 use boathook_runtime::ErrorKind;
-use boathook_runtime::cgroup::{FrozenState, OomEvent, Stats};
+use boathook_runtime::cgroup::{FrozenState, Mode, OomEvent, Stats};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::support::{Arena, Child, PATIENCE, deadline, parse, readable};
+use super::support::{Arena, Child, PATIENCE, deadline, on_each, parse, readable};
 
 /// Red if freeze returns before the processes stand, or thaw leaves them standing.
 #[test]
 fn frozen_processes_stand_until_thawed() {
-    let arena = Arena::new();
-    let group = arena.create("c", "{}");
-    let child = Child::sleeper(&group);
-    assert_eq!(group.frozen_state().unwrap(), FrozenState::Thawed);
-    group.freeze(deadline()).unwrap();
-    assert_eq!(group.frozen_state().unwrap(), FrozenState::Frozen);
-    if arena.host("freezer", "c").exists() {
-        // A process stopped by the v1 freezer does not even die.
+    on_each(|arena| {
+        let group = arena.create("c", "{}");
+        let child = Child::sleeper(&group);
+        assert_eq!(group.frozen_state().unwrap(), FrozenState::Thawed);
+        group.freeze(deadline()).unwrap();
+        assert_eq!(group.frozen_state().unwrap(), FrozenState::Frozen);
+        if arena.hierarchies.mode() != Mode::V2 && arena.host("freezer", "c").exists() {
+            // A process stopped by the v1 freezer does not even die.
+            pidfd_send_signal(&child.pidfd, Signal::KILL).unwrap();
+            assert!(!readable(&child.pidfd, Duration::from_millis(50)));
+        }
+        group.thaw().unwrap();
+        assert_eq!(group.frozen_state().unwrap(), FrozenState::Thawed);
         pidfd_send_signal(&child.pidfd, Signal::KILL).unwrap();
-        assert!(!readable(&child.pidfd, Duration::from_millis(50)));
-    }
-    group.thaw().unwrap();
-    assert_eq!(group.frozen_state().unwrap(), FrozenState::Thawed);
-    pidfd_send_signal(&child.pidfd, Signal::KILL).unwrap();
-    child.wait();
-    group.delete(deadline()).unwrap();
-    arena.assert_clean();
+        child.wait();
+        group.delete(deadline()).unwrap();
+        arena.assert_clean();
+    });
 }
 
 /// Red if a freeze that runs out of time leaves the group half frozen. A
 /// deadline in the past allows one try, which may or may not do.
 #[test]
 fn a_freeze_out_of_time_is_taken_back() {
-    let arena = Arena::new();
-    let group = arena.create("c", "{}");
-    let child = Child::shell(&group.join_files().unwrap(), "while :; do :; done");
-    match group.freeze(std::time::Instant::now()) {
-        Ok(()) => assert_eq!(group.frozen_state().unwrap(), FrozenState::Frozen),
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-            assert_eq!(group.frozen_state().unwrap(), FrozenState::Thawed);
+    on_each(|arena| {
+        let group = arena.create("c", "{}");
+        let child = Child::shell(&group.join_files().unwrap(), "while :; do :; done");
+        match group.freeze(std::time::Instant::now()) {
+            Ok(()) => assert_eq!(group.frozen_state().unwrap(), FrozenState::Frozen),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+                assert_eq!(group.frozen_state().unwrap(), FrozenState::Thawed);
+            }
         }
-    }
-    group.kill_all(deadline()).unwrap();
-    child.wait();
-    group.delete(deadline()).unwrap();
-    arena.assert_clean();
+        group.kill_all(deadline()).unwrap();
+        child.wait();
+        group.delete(deadline()).unwrap();
+        arena.assert_clean();
+    });
 }
 
 /// Red if growing or shrinking writes memory and swap, or period and quota, in

@@ -5,7 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not know as such")]
 
+mod bpf;
 mod create;
+mod devices;
 mod end;
 mod live;
 mod support;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use boathook_runtime::Result;
-use boathook_runtime::cgroup::{Cgroup, CgroupPlan, Driver, Hierarchies, Join};
+use boathook_runtime::cgroup::{Cgroup, CgroupPlan, Driver, Hierarchies, Join, Layout, Mode};
 use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -22,20 +22,40 @@ pub(crate) fn deadline() -> Instant {
 /// A test's own cgroup, made empty in every hierarchy and removed at the end.
 pub(crate) struct Arena {
     pub(crate) hierarchies: Hierarchies,
+    /// The host's own, and where the arena is below each of their mount points.
+    host: Hierarchies,
+    name: String,
+    /// Where containers are below the mount points of `hierarchies`.
     base: String,
     before: BTreeSet<PathBuf>,
 }
 
 impl Arena {
+    /// In the hierarchies of this host, as they are.
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        assert!(nix::unistd::geteuid().is_root(), "cgroup tests need root");
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let base = format!("boathook-test-{}-{n}", std::process::id());
-        let hierarchies = Hierarchies::probe().unwrap();
-        let mut arena = Self { hierarchies, base, before: BTreeSet::new() };
+        let host = Hierarchies::probe().unwrap();
+        let name = unique_name();
+        Self::make(host.clone(), host, name.clone(), name)
+    }
+
+    /// On a v2 host: its one hierarchy is a cgroup of our own in the v2
+    /// hierarchy of this host, so that nothing above it is ever written to.
+    pub(crate) fn unified() -> Self {
+        let host = Hierarchies::probe().unwrap();
+        let v2 = host.layout().v2_index();
+        let v2 = v2.unwrap_or_else(|| panic!("these tests need a cgroup v2 hierarchy"));
+        let mut mount = host.layout().mounts[v2].clone();
+        let name = unique_name();
+        mount.mount_point.push(&name);
+        fs::create_dir(&mount.mount_point).unwrap();
+        let layout = Layout { mode: Mode::V2, mounts: vec![mount] };
+        Self::make(Hierarchies::open(layout).unwrap(), host, name, String::new())
+    }
+
+    fn make(hierarchies: Hierarchies, host: Hierarchies, name: String, base: String) -> Self {
+        let mut arena = Self { hierarchies, host, name, base, before: BTreeSet::new() };
         for dir in arena.bases() {
-            fs::create_dir(&dir).unwrap();
+            fs::create_dir_all(&dir).unwrap();
         }
         arena.before = arena.census();
         arena
@@ -46,14 +66,19 @@ impl Arena {
         mounts.iter().map(|mount| mount.mount_point.join(&self.base)).collect()
     }
 
+    /// A directory of the arena, in the first hierarchy.
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+        self.bases().remove(0).join(name)
+    }
+
     /// An absolute cgroups path in the arena.
     pub(crate) fn path(&self, name: &str) -> String {
-        format!("/{}/{name}", self.base)
+        if self.base.is_empty() { format!("/{name}") } else { format!("/{}/{name}", self.base) }
     }
 
     /// A file or directory in the arena, by controller.
     pub(crate) fn host(&self, controller: &str, name: &str) -> PathBuf {
-        Path::new("/sys/fs/cgroup").join(controller).join(&self.base).join(name)
+        Path::new("/sys/fs/cgroup").join(controller).join(&self.name).join(name)
     }
 
     /// The text of a cgroup file, without the newline at its end.
@@ -99,10 +124,23 @@ impl Arena {
     }
 }
 
+/// Runs a test on the hierarchies of this host and then on v2 alone.
+pub(crate) fn on_each(test: impl Fn(&Arena)) {
+    test(&Arena::new());
+    test(&Arena::unified());
+}
+
+fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    assert!(nix::unistd::geteuid().is_root(), "cgroup tests need root");
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("boathook-test-{}-{n}", std::process::id())
+}
+
 impl Drop for Arena {
     /// Also after a failed assertion: whatever is left is ended and removed.
     fn drop(&mut self) {
-        if let Ok(group) = Cgroup::open(&self.hierarchies, &self.base) {
+        if let Ok(group) = Cgroup::open(&self.host, &self.name) {
             let _ = group.kill_all(deadline());
             let _ = group.delete(deadline());
         }
@@ -138,6 +176,30 @@ impl Child {
         assert!(readable(&self.output, PATIENCE), "process {} printed nothing", self.pid);
         let n = rustix::io::read(&self.output, &mut [0; 64]).unwrap();
         assert!(n > 0, "process {} ended instead of printing", self.pid);
+    }
+
+    /// Its standard output, to wait on.
+    pub(crate) fn output_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.output)
+    }
+
+    /// What it has printed since the last read; waits for something.
+    pub(crate) fn read_some(&self) -> String {
+        let mut buffer = [0; 4096];
+        assert!(readable(&self.output, PATIENCE), "process {} printed nothing", self.pid);
+        let n = rustix::io::read(&self.output, &mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    }
+
+    /// All it prints until it closes its standard output.
+    pub(crate) fn output(&self) -> String {
+        let mut text = String::new();
+        loop {
+            match self.read_some() {
+                some if some.is_empty() => return text,
+                some => text.push_str(&some),
+            }
+        }
     }
 
     /// Waits for its end; the status as waitid gives it.

@@ -2,9 +2,11 @@
 //!
 //! Pure: [`v1`] and [`v2`] are siblings that turn the same checked values into
 //! the files of their generation; [`convert`] holds the arithmetic between them.
+//! On a hybrid host each controller goes to the generation that has it.
 
 mod check;
 pub(super) mod convert;
+mod unified;
 mod v1;
 mod v2;
 
@@ -13,6 +15,7 @@ use std::borrow::Cow;
 use oci_spec::runtime::LinuxResources;
 
 use super::controller::Controller;
+use super::layout::{Layout, Mode};
 use crate::error::Result;
 
 /// One value for one cgroup file.
@@ -36,6 +39,8 @@ pub struct Write {
     pub retry: bool,
     /// The file holds one value, so that its old one can be read and put back.
     pub single: bool,
+    /// `value` is the second word of the file, and the first stays as it is.
+    pub keep_first: bool,
 }
 
 impl Write {
@@ -55,6 +60,7 @@ impl Write {
             optional: false,
             retry: false,
             single: true,
+            keep_first: false,
         }
     }
 
@@ -65,6 +71,11 @@ impl Write {
 
     fn optional_if(mut self, optional: bool) -> Self {
         self.optional = optional;
+        self
+    }
+
+    fn keep_first(mut self) -> Self {
+        self.keep_first = true;
         self
     }
 
@@ -87,14 +98,22 @@ pub(super) enum Purpose {
     Update,
 }
 
-/// The writes for a v1 hierarchy set, without devices.
-pub(super) fn v1_writes(resources: &LinuxResources, purpose: Purpose) -> Result<Vec<Write>> {
-    v1::writes(resources, purpose)
-}
-
-/// The writes for a v2 hierarchy, without devices.
-pub(super) fn v2_writes(resources: &LinuxResources, purpose: Purpose) -> Result<Vec<Write>> {
-    v2::writes(resources, purpose)
+/// The writes for everything but devices.
+pub(super) fn writes(
+    resources: &LinuxResources,
+    layout: &Layout,
+    purpose: Purpose,
+) -> Result<Vec<Write>> {
+    let on_v2 = |controller| layout.on_v2(controller);
+    let mut out = Vec::new();
+    if layout.mode != Mode::V2 {
+        v1::writes(resources, purpose, &|controller| !on_v2(controller), &mut out)?;
+    }
+    if layout.mode != Mode::V1 {
+        v2::writes(resources, purpose, &on_v2, &mut out)?;
+    }
+    unified::writes(resources, &on_v2, &mut out)?;
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -4,6 +4,18 @@ use super::*;
 
 type Emit = fn(&LinuxResources, Purpose) -> Result<Vec<Write>>;
 
+fn layout(mode: Mode) -> Layout {
+    Layout { mode, mounts: Vec::new() }
+}
+
+fn v1_writes(resources: &LinuxResources, purpose: Purpose) -> Result<Vec<Write>> {
+    writes(resources, &layout(Mode::V1), purpose)
+}
+
+fn v2_writes(resources: &LinuxResources, purpose: Purpose) -> Result<Vec<Write>> {
+    writes(resources, &layout(Mode::V2), purpose)
+}
+
 fn resources(json: &str) -> LinuxResources {
     serde_json::from_str(json).unwrap()
 }
@@ -105,6 +117,10 @@ fn v2_files_by_field() {
             &["io.max=8:0 wiops=max"],
         ),
         (r#"{"unified":{"memory.high":"7","cpu.weight":"3"}}"#, &["cpu.weight=3", "memory.high=7"]),
+        (
+            r#"{"unified":{"cgroup.max.depth":"2","not_yet.known":"a b"}}"#,
+            &["cgroup.max.depth=2", "not_yet.known=a b"],
+        ),
     ];
     for (json, want) in table {
         assert_eq!(lines(v2_writes, json), *want, "{json}");
@@ -165,10 +181,27 @@ fn what_one_generation_lacks_is_refused_by_it_alone() {
         assert!(v1_writes(&resources(json), Purpose::Create).is_ok(), "{json}");
         assert!(refusal(v2_writes, json).contains("only on cgroup v1"), "{json}");
     }
-    let text = refusal(v1_writes, r#"{"unified":{"memory.high":"1"}}"#);
-    assert!(text.starts_with("linux.resources.unified: "), "{text}");
+    for key in ["memory.high", "cgroup.max.depth"] {
+        let text = refusal(v1_writes, &format!(r#"{{"unified":{{"{key}":"1"}}}}"#));
+        assert!(text.starts_with(&format!("linux.resources.unified.{key}: ")), "{text}");
+    }
     assert!(lines(v1_writes, r#"{"unified":{}}"#).is_empty());
-    for key in ["../x.y", "memory/high", "cgroup.procs", "memory"] {
+    let no_files = [
+        "../x.y",
+        "..",
+        ".",
+        ".x",
+        "",
+        "memory/high",
+        "memory",
+        "cgroup.procs",
+        "cgroup.kill",
+        "cgroup.subtree_control",
+        "cgroup.freeze",
+        "cgroup.type",
+        "cgroup.threads",
+    ];
+    for key in no_files {
         let text = refusal(v2_writes, &format!(r#"{{"unified":{{"{key}":"1"}}}}"#));
         assert!(text.starts_with("linux.resources.unified."), "{text}");
     }
@@ -183,6 +216,53 @@ fn an_update_may_change_swap_alone() {
     let writes = v1_writes(&resources(json), Purpose::Update).unwrap();
     assert_eq!(writes.len(), 1);
     assert!(writes[0].retry && writes[0].single && !writes[0].optional);
+}
+
+/// Red if changing one half of `cpu.max` resets the other.
+#[test]
+fn an_update_of_the_period_keeps_the_quota_and_the_reverse() {
+    let update = |json: &str| v2_writes(&resources(json), Purpose::Update).unwrap().remove(0);
+    let write = update(r#"{"cpu":{"period":50000}}"#);
+    assert_eq!((write.value.as_str(), write.keep_first), ("50000", true));
+    assert_eq!(write.field, "linux.resources.cpu.period");
+    let write = update(r#"{"cpu":{"quota":20000}}"#);
+    assert_eq!((write.value.as_str(), write.keep_first), ("20000", false));
+    let write = update(r#"{"cpu":{"quota":-1,"period":50000}}"#);
+    assert_eq!((write.value.as_str(), write.keep_first), ("max 50000", false));
+}
+
+/// Red if a controller's limit goes to the generation that does not have it.
+#[test]
+fn a_hybrid_host_writes_each_limit_where_its_controller_is() {
+    let mounts = "\
+35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+";
+    let mut layout = Layout::parse(mounts).unwrap();
+    layout.mounts[1].controllers = [Controller::Hugetlb, Controller::Cpu].into_iter().collect();
+    let lines = |json: &str| {
+        let writes = writes(&resources(json), &layout, Purpose::Create).unwrap();
+        writes.iter().map(|w| format!("{}={}", w.file, w.value)).collect::<Vec<_>>()
+    };
+    let json = r#"{"memory":{"limit":5},"cpu":{"shares":1024,"cpus":"0"},
+                   "hugepageLimits":[{"pageSize":"2MB","limit":7}],
+                   "unified":{"hugetlb.1GB.max":"0","cgroup.max.depth":"3"}}"#;
+    let want = [
+        // cpuset is nowhere; that is found out by name later.
+        "cpuset.cpus=0",
+        "memory.limit_in_bytes=5",
+        "cpu.weight=100",
+        "hugetlb.2MB.max=7",
+        "hugetlb.2MB.rsvd.max=7",
+        "cgroup.max.depth=3",
+        "hugetlb.1GB.max=0",
+    ];
+    assert_eq!(lines(json), want);
+    let refused =
+        writes(&resources(r#"{"unified":{"memory.high":"1"}}"#), &layout, Purpose::Create);
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
+    assert!(error.to_string().starts_with("linux.resources.unified.memory.high: "), "{error}");
 }
 
 #[test]

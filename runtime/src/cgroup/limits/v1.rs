@@ -6,47 +6,55 @@
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxNetwork, LinuxResources};
 
 use super::{Purpose, Write, check};
-use crate::cgroup::Controller::{Blkio, Cpu, Cpuset, Hugetlb, Memory, NetCls, NetPrio, Pids, Rdma};
+use crate::cgroup::Controller::{
+    self, Blkio, Cpu, Cpuset, Hugetlb, Memory, NetCls, NetPrio, Pids, Rdma,
+};
 use crate::error::{Error, Result};
 
-pub(super) fn writes(resources: &LinuxResources, purpose: Purpose) -> Result<Vec<Write>> {
-    let mut out = Vec::new();
-    if resources.unified().as_ref().is_some_and(|map| !map.is_empty()) {
-        return Err(Error::field(
-            "linux.resources.unified",
-            "cannot be used on a cgroup v1 host; use the fields of linux.resources instead",
-        ));
+/// Adds the writes of the controllers that `wanted` names.
+pub(super) fn writes(
+    resources: &LinuxResources,
+    purpose: Purpose,
+    wanted: &dyn Fn(Controller) -> bool,
+    out: &mut Vec<Write>,
+) -> Result<()> {
+    let cpu = resources.cpu().as_ref();
+    if let Some(cpu) = cpu.filter(|_| wanted(Cpuset)) {
+        cpuset(cpu, out)?;
     }
-    if let Some(cpu) = resources.cpu() {
-        cpuset(cpu, &mut out)?;
-        cpu_time(cpu, &mut out)?;
+    if let Some(cpu) = cpu.filter(|_| wanted(Cpu)) {
+        cpu_time(cpu, out)?;
     }
-    if let Some(memory) = resources.memory() {
-        self::memory(memory, purpose, &mut out)?;
+    if let Some(memory) = resources.memory().as_ref().filter(|_| wanted(Memory)) {
+        self::memory(memory, purpose, out)?;
     }
-    if let Some(limit) = check::pids_limit(resources)? {
+    if let Some(limit) = check::pids_limit(resources)?.filter(|_| wanted(Pids)) {
         let value = if limit < 0 { "max".to_owned() } else { limit.to_string() };
         out.push(Write::new(Pids, "pids.max", value, "linux.resources.pids.limit"));
     }
-    if let Some(io) = resources.block_io() {
-        block_io(io, &mut out)?;
+    if let Some(io) = resources.block_io().as_ref().filter(|_| wanted(Blkio)) {
+        block_io(io, out)?;
     }
-    for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
-        let (size, bytes) = check::hugepage(index, limit)?;
-        let field = format!("linux.resources.hugepageLimits[{index}]");
-        let file = format!("hugetlb.{size}.limit_in_bytes");
-        out.push(Write::new(Hugetlb, file, bytes, field.clone()));
-        // Reservations are counted apart from kernel 5.7 on.
-        let file = format!("hugetlb.{size}.rsvd.limit_in_bytes");
-        out.push(Write::new(Hugetlb, file, bytes, field).optional_if(true));
+    if wanted(Hugetlb) {
+        for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
+            let (size, bytes) = check::hugepage(index, limit)?;
+            let field = format!("linux.resources.hugepageLimits[{index}]");
+            let file = format!("hugetlb.{size}.limit_in_bytes");
+            out.push(Write::new(Hugetlb, file, bytes, field.clone()));
+            // Reservations are counted apart from kernel 5.7 on.
+            let file = format!("hugetlb.{size}.rsvd.limit_in_bytes");
+            out.push(Write::new(Hugetlb, file, bytes, field).optional_if(true));
+        }
     }
     if let Some(network) = resources.network() {
-        self::network(network, &mut out)?;
+        self::network(network, out)?;
     }
-    for (field, line) in check::rdma_lines(resources)? {
-        out.push(Write::new(Rdma, "rdma.max", line, field).keyed());
+    if wanted(Rdma) {
+        for (field, line) in check::rdma_lines(resources)? {
+            out.push(Write::new(Rdma, "rdma.max", line, field).keyed());
+        }
     }
-    Ok(out)
+    Ok(())
 }
 
 fn cpuset(cpu: &LinuxCpu, out: &mut Vec<Write>) -> Result<()> {

@@ -1,50 +1,68 @@
 //! Limits as files of the v2 controllers.
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxNetwork, LinuxResources};
 
 use super::{Purpose, Write, check, convert};
-use crate::cgroup::Controller;
-use crate::cgroup::Controller::{Blkio, Cpu, Cpuset, Hugetlb, Memory, Pids, Rdma};
+use crate::cgroup::Controller::{self, Blkio, Cpu, Cpuset, Hugetlb, Memory, NetCls, Pids, Rdma};
 use crate::error::{Error, ErrorKind, Result};
 
-pub(super) fn writes(resources: &LinuxResources, purpose: Purpose) -> Result<Vec<Write>> {
-    let mut out = Vec::new();
-    if let Some(cpu) = resources.cpu() {
-        self::cpu(cpu, &mut out)?;
+/// A new cgroup's, in microseconds.
+const DEFAULT_PERIOD: u64 = 100_000;
+
+/// Adds the writes of the controllers that `wanted` names.
+pub(super) fn writes(
+    resources: &LinuxResources,
+    purpose: Purpose,
+    wanted: &dyn Fn(Controller) -> bool,
+    out: &mut Vec<Write>,
+) -> Result<()> {
+    let cpu = resources.cpu().as_ref();
+    if let Some(cpu) = cpu.filter(|_| wanted(Cpuset)) {
+        cpuset(cpu, out)?;
     }
-    if let Some(memory) = resources.memory() {
-        self::memory(memory, purpose, &mut out)?;
+    if let Some(cpu) = cpu.filter(|_| wanted(Cpu)) {
+        cpu_time(cpu, purpose, out)?;
     }
-    if let Some(limit) = check::pids_limit(resources)? {
+    if let Some(memory) = resources.memory().as_ref().filter(|_| wanted(Memory)) {
+        self::memory(memory, purpose, out)?;
+    }
+    if let Some(limit) = check::pids_limit(resources)?.filter(|_| wanted(Pids)) {
         // A child cannot be born into a group whose limit is 0; 1 refuses the
         // same forks once it is there.
         let value = if limit == 0 { "1".to_owned() } else { convert::max_or(limit) };
         out.push(Write::new(Pids, "pids.max", value, "linux.resources.pids.limit"));
     }
-    if let Some(io) = resources.block_io() {
-        block_io(io, &mut out)?;
+    if let Some(io) = resources.block_io().as_ref().filter(|_| wanted(Blkio)) {
+        block_io(io, out)?;
     }
-    for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
-        let (size, bytes) = check::hugepage(index, limit)?;
-        let field = format!("linux.resources.hugepageLimits[{index}]");
-        let file = format!("hugetlb.{size}.max");
-        out.push(Write::new(Hugetlb, file, bytes, field.clone()));
-        let file = format!("hugetlb.{size}.rsvd.max");
-        out.push(Write::new(Hugetlb, file, bytes, field).optional_if(true));
-    }
-    if let Some(network) = resources.network() {
-        if network.class_id().is_some() {
-            return Err(v1_only("linux.resources.network.classID"));
-        }
-        if network.priorities().as_ref().is_some_and(|list| !list.is_empty()) {
-            return Err(v1_only("linux.resources.network.priorities"));
+    if wanted(Hugetlb) {
+        for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
+            let (size, bytes) = check::hugepage(index, limit)?;
+            let field = format!("linux.resources.hugepageLimits[{index}]");
+            out.push(Write::new(Hugetlb, format!("hugetlb.{size}.max"), bytes, field.clone()));
+            let file = format!("hugetlb.{size}.rsvd.max");
+            out.push(Write::new(Hugetlb, file, bytes, field).optional_if(true));
         }
     }
-    for (field, line) in check::rdma_lines(resources)? {
-        out.push(Write::new(Rdma, "rdma.max", line, field).keyed());
+    if let Some(network) = resources.network().as_ref().filter(|_| wanted(NetCls)) {
+        refuse_network(network)?;
     }
-    unified(resources, &mut out)?;
-    Ok(out)
+    if wanted(Rdma) {
+        for (field, line) in check::rdma_lines(resources)? {
+            out.push(Write::new(Rdma, "rdma.max", line, field).keyed());
+        }
+    }
+    Ok(())
+}
+
+fn refuse_network(network: &LinuxNetwork) -> Result<()> {
+    if network.class_id().is_some() {
+        return Err(v1_only("linux.resources.network.classID"));
+    }
+    if network.priorities().as_ref().is_some_and(|list| !list.is_empty()) {
+        return Err(v1_only("linux.resources.network.priorities"));
+    }
+    Ok(())
 }
 
 fn v1_only(field: &str) -> Error {
@@ -52,7 +70,7 @@ fn v1_only(field: &str) -> Error {
         .with_kind(ErrorKind::Unsupported)
 }
 
-fn cpu(cpu: &LinuxCpu, out: &mut Vec<Write>) -> Result<()> {
+fn cpuset(cpu: &LinuxCpu, out: &mut Vec<Write>) -> Result<()> {
     let lists = [
         ("cpuset.cpus", "linux.resources.cpu.cpus", cpu.cpus()),
         ("cpuset.mems", "linux.resources.cpu.mems", cpu.mems()),
@@ -62,6 +80,10 @@ fn cpu(cpu: &LinuxCpu, out: &mut Vec<Write>) -> Result<()> {
             out.push(Write::new(Cpuset, file, list, field));
         }
     }
+    Ok(())
+}
+
+fn cpu_time(cpu: &LinuxCpu, purpose: Purpose, out: &mut Vec<Write>) -> Result<()> {
     if cpu.realtime_runtime().is_some_and(|v| v != 0) {
         return Err(v1_only("linux.resources.cpu.realtimeRuntime"));
     }
@@ -72,13 +94,7 @@ fn cpu(cpu: &LinuxCpu, out: &mut Vec<Write>) -> Result<()> {
         out.push(Write::new(Cpu, "cpu.weight", weight, "linux.resources.cpu.shares").retry());
     }
     let bandwidth = check::bandwidth(cpu)?;
-    if bandwidth.quota.is_some() || bandwidth.period.is_some() {
-        let quota = convert::max_or(bandwidth.quota.unwrap_or(-1));
-        let period = bandwidth.period.unwrap_or(100_000);
-        let field = if bandwidth.quota.is_some() { "quota" } else { "period" };
-        let field = format!("linux.resources.cpu.{field}");
-        out.push(Write::new(Cpu, "cpu.max", format!("{quota} {period}"), field).retry());
-    }
+    out.extend(cpu_max(&bandwidth, purpose).map(Write::retry));
     if let Some(burst) = bandwidth.burst {
         let field = "linux.resources.cpu.burst";
         out.push(Write::new(Cpu, "cpu.max.burst", burst, field).retry());
@@ -87,6 +103,30 @@ fn cpu(cpu: &LinuxCpu, out: &mut Vec<Write>) -> Result<()> {
         out.push(Write::new(Cpu, "cpu.idle", idle, "linux.resources.cpu.idle").retry());
     }
     Ok(())
+}
+
+/// `cpu.max` is `quota period`. What an update leaves out stays as it is: the
+/// kernel keeps the period when it is not written, the quota must be.
+fn cpu_max(bandwidth: &check::Bandwidth, purpose: Purpose) -> Option<Write> {
+    let file = "cpu.max";
+    let quota_field = "linux.resources.cpu.quota";
+    let period_field = "linux.resources.cpu.period";
+    match (bandwidth.quota.map(convert::max_or), bandwidth.period, purpose) {
+        (None, None, _) => None,
+        (Some(quota), Some(period), _) => {
+            Some(Write::new(Cpu, file, format!("{quota} {period}"), quota_field))
+        }
+        (Some(quota), None, Purpose::Create) => {
+            Some(Write::new(Cpu, file, format!("{quota} {DEFAULT_PERIOD}"), quota_field))
+        }
+        (Some(quota), None, Purpose::Update) => Some(Write::new(Cpu, file, quota, quota_field)),
+        (None, Some(period), Purpose::Create) => {
+            Some(Write::new(Cpu, file, format!("max {period}"), period_field))
+        }
+        (None, Some(period), Purpose::Update) => {
+            Some(Write::new(Cpu, file, period, period_field).keep_first())
+        }
+    }
 }
 
 fn memory(memory: &LinuxMemory, purpose: Purpose, out: &mut Vec<Write>) -> Result<()> {
@@ -152,28 +192,6 @@ fn block_io(io: &LinuxBlockIo, out: &mut Vec<Write>) -> Result<()> {
         let rate = if rule.rate == 0 { "max".to_owned() } else { rule.rate.to_string() };
         let value = format!("{} {}={rate}", rule.device, rule.v2_key);
         out.push(Write::new(Blkio, "io.max", value, rule.field).keyed());
-    }
-    Ok(())
-}
-
-/// `unified`: the key is a file's name, the value goes into it as it is.
-fn unified(resources: &LinuxResources, out: &mut Vec<Write>) -> Result<()> {
-    let mut entries: Vec<_> = resources.unified().iter().flatten().collect();
-    entries.sort();
-    for (key, value) in entries {
-        let field = format!("linux.resources.unified.{key}");
-        let name = key.split('.').next().unwrap_or_default();
-        if key.contains('/') || key.contains('\0') || !key.contains('.') {
-            return Err(Error::field(field, "is not the name of a cgroup file"));
-        }
-        if name == "cgroup" {
-            return Err(Error::field(field, "core files are the runtime's own"));
-        }
-        let Some(controller) = Controller::from_v2_name(name) else {
-            let text = format!("{name:?} is no controller known to this version");
-            return Err(Error::field(field, text).with_kind(ErrorKind::Unsupported));
-        };
-        out.push(Write::new(controller, key.clone(), value, field).keyed());
     }
     Ok(())
 }

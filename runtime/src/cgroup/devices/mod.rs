@@ -1,18 +1,34 @@
 //! `linux.resources.devices`: ordered rules, where the last match decides.
 //!
-//! [`parse`] checks them and adds the default ones; v2 turns the list into a
-//! program, v1 into the kernel's form: a default and exceptions to it
-//! ([`Table`]). The v1 form cannot express everything; what it cannot is an
-//! error here and never a wider permission in silence.
+//! ```text
+//! parse      config.json + the default rules → checked rules
+//! table      v1: a default and exceptions to it, as lines for the kernel
+//! program    v2: an eBPF program; pure
+//! install    v2: program → cgroup, by replacement
+//! sys        bpf(2)
+//! ```
+//!
+//! "The last match" is asked for read, write and mknod apart: a later rule on
+//! reading leaves what earlier ones say about writing. The v1 form cannot
+//! express every list; what it cannot becomes a program where the host has v2,
+//! else an error, and never a wider permission in silence.
 
-use std::collections::BTreeMap;
+mod install;
+mod program;
+#[allow(unsafe_code, reason = "bpf(2) takes pointers inside a union of structs")]
+mod sys;
+mod table;
+
 use std::fmt;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
+pub(super) use self::install::{Loaded, install};
+pub use self::program::DeviceProgram;
+pub(super) use self::table::Table;
 use super::controller::Controller;
-use super::limits::Write;
-use crate::error::{Error, Result};
+use super::layout::Layout;
+use crate::error::{Error, ErrorKind, Result};
 
 const FIELD: &str = "linux.resources.devices";
 
@@ -95,6 +111,16 @@ pub struct DeviceRule {
     pub access: Access,
 }
 
+impl fmt::Display for DeviceRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.allow { "allow " } else { "deny " })?;
+        match self.devices {
+            Some(devices) => write!(f, "{devices} {}", self.access),
+            None => f.write_str("a *:* rwm"),
+        }
+    }
+}
+
 /// What every container may do besides its own rules, as runc has it
 /// (`libcontainer/specconv`, tun again since 1.2.4): mknod of anything, the
 /// harmless memory devices, terminals, tun.
@@ -167,120 +193,50 @@ fn number(field: &str, value: Option<i64>) -> Result<Option<u32>> {
     }
 }
 
-/// The v1 kernel's form: a default, and exceptions by exact pattern
-/// (Documentation/admin-guide/cgroup-v1/devices.rst).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Table {
-    pub(super) default_allow: bool,
-    pub(super) exceptions: BTreeMap<DeviceMatch, Access>,
+/// How a container's device rules are enforced on this host.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Enforcement {
+    /// v1: the lines of the devices controller.
+    pub(super) table: Option<Table>,
+    /// v2: the program; `None` when none is needed.
+    pub(super) program: Option<DeviceProgram>,
 }
 
-impl Table {
-    /// Folds the rules in order.
+impl Enforcement {
+    /// v1 where the host has that controller and it can express the rules and
+    /// change them without a gap, else a program on v2. In the second case v1
+    /// allows everything and the program alone decides.
+    ///
+    /// `now` is the v1 table of a living cgroup.
     ///
     /// # Errors
-    /// A rule that takes back part of a wider exception: a v1 table has no way
-    /// to say so.
-    pub(super) fn new(rules: &[DeviceRule]) -> Result<Self> {
-        let mut table = Self { default_allow: false, exceptions: BTreeMap::new() };
-        for rule in rules {
-            let Some(devices) = rule.devices else {
-                table = Self { default_allow: rule.allow, exceptions: BTreeMap::new() };
-                continue;
-            };
-            if rule.allow == table.default_allow {
-                table.take_back(&devices, rule.access)?;
-            } else {
-                let entry = table.exceptions.entry(devices).or_insert(Access(0));
-                *entry = Access(entry.0 | rule.access.0);
-            }
-        }
-        Ok(table)
-    }
-
-    fn take_back(&mut self, devices: &DeviceMatch, access: Access) -> Result<()> {
-        for (pattern, bits) in &mut self.exceptions {
-            if devices.covers(pattern) {
-                *bits = Access(bits.0 & !access.0);
-            } else if devices.meets(pattern) && bits.0 & access.0 != 0 {
-                let (verb, other) =
-                    if self.default_allow { ("allow", "deny") } else { ("deny", "allow") };
-                let text = format!(
-                    "cgroup v1 cannot {verb} {devices} {access} after the wider rule to {other} {pattern} {bits}"
-                );
-                return Err(Error::field(FIELD, text));
-            }
-        }
-        self.exceptions.retain(|_, bits| bits.0 != 0);
-        Ok(())
-    }
-
-    /// Reads `devices.list`. A table whose default is "allow" does not show its exceptions.
-    pub(super) fn read(list: &str) -> Option<Self> {
-        let mut table = Self { default_allow: false, exceptions: BTreeMap::new() };
-        for line in list.lines() {
-            let (kind, rest) = line.split_once(' ')?;
-            let (numbers, access) = rest.split_once(' ')?;
-            let kind = match kind {
-                "a" => {
-                    table.default_allow = true;
-                    continue;
+    /// `InvalidInput` for rules that v1 cannot express on a host without v2,
+    /// `Unsupported` on a host with neither.
+    pub(super) fn choose(
+        rules: &[DeviceRule],
+        layout: &Layout,
+        now: Option<&Table>,
+    ) -> Result<Self> {
+        let has_v2 = layout.v2_index().is_some();
+        if layout.index_of(Controller::Devices).is_none() {
+            return match has_v2 {
+                true => Ok(Self { table: None, program: DeviceProgram::compile(rules)? }),
+                false => {
+                    let text = "the cgroup v1 hierarchies of this host lack the devices controller";
+                    Err(Error::field(FIELD, text).with_kind(ErrorKind::Unsupported))
                 }
-                "b" => DeviceKind::Block,
-                "c" => DeviceKind::Char,
-                _ => return None,
             };
-            let (major, minor) = numbers.split_once(':')?;
-            let part = |t: &str| if t == "*" { Some(None) } else { t.parse().ok().map(Some) };
-            let devices = DeviceMatch { kind, major: part(major)?, minor: part(minor)? };
-            table.exceptions.insert(devices, Access::parse(access)?);
         }
-        Some(table)
-    }
-
-    /// The writes that give a new cgroup, whatever it took over from its parent, this table.
-    pub(super) fn writes(&self) -> Vec<Write> {
-        let mut out = vec![write(self.default_allow, "a".to_owned())];
-        let lines = self.exceptions.iter().map(|(d, access)| format!("{d} {access}"));
-        out.extend(lines.map(|line| write(!self.default_allow, line)));
-        out
-    }
-
-    /// The writes that lead from `current` to this table, with no moment in
-    /// which a device allowed by both is refused.
-    pub(super) fn writes_from(&self, current: &Self) -> Vec<Write> {
-        if self.default_allow || current.default_allow {
-            return self.writes();
+        let table = Table::new(rules);
+        // Exceptions to "allow" come after the allowing in v1, and "deny"
+        // before its exceptions: in between the wrong thing holds.
+        let gap = table.as_ref().is_ok_and(|t| t.default_allow && !t.exceptions.is_empty())
+            || now.is_some_and(|now| now.default_allow);
+        match table {
+            Ok(table) if !gap || !has_v2 => Ok(Self { table: Some(table), program: None }),
+            Err(error) if !has_v2 => Err(error),
+            _ => Ok(Self { table: Some(Table::all()), program: DeviceProgram::compile(rules)? }),
         }
-        let mut out = Vec::new();
-        let bits = |table: &Self, d: &DeviceMatch| table.exceptions.get(d).map_or(0, |a| a.0);
-        for (devices, access) in &self.exceptions {
-            let missing = Access(access.0 & !bits(current, devices));
-            if missing.0 != 0 {
-                out.push(write(true, format!("{devices} {missing}")));
-            }
-        }
-        for (devices, access) in &current.exceptions {
-            let surplus = Access(access.0 & !bits(self, devices));
-            if surplus.0 != 0 {
-                out.push(write(false, format!("{devices} {surplus}")));
-            }
-        }
-        out
-    }
-}
-
-fn write(allow: bool, value: String) -> Write {
-    let file = if allow { "devices.allow" } else { "devices.deny" };
-    Write {
-        controller: Controller::Devices,
-        file: file.into(),
-        instead: None,
-        value,
-        field: FIELD.into(),
-        optional: false,
-        retry: false,
-        single: false,
     }
 }
 
@@ -328,29 +284,6 @@ mod tests {
     }
 
     #[test]
-    fn a_later_rule_takes_back_what_it_covers() {
-        let lines = lines(
-            r#"[{"allow":true,"type":"c","major":7,"minor":1,"access":"rw"},
-                {"allow":true,"type":"c","major":7,"minor":2,"access":"r"},
-                {"allow":false,"type":"c","major":7,"access":"r"}]"#,
-        );
-        assert!(lines.contains(&"devices.allow c 7:1 w".into()));
-        assert!(!lines.iter().any(|l| l.contains("7:2")), "{lines:?}");
-    }
-
-    #[test]
-    fn what_v1_cannot_say_is_refused() {
-        let rules = rules(
-            r#"[{"allow":true,"type":"c","major":7,"access":"rw"},
-                {"allow":false,"type":"c","major":7,"minor":3,"access":"w"}]"#,
-        )
-        .unwrap();
-        let text = Table::new(&rules).unwrap_err().to_string();
-        assert!(text.starts_with("linux.resources.devices: "), "{text}");
-        assert!(text.contains("c 7:3 w") && text.contains("c 7:* rw"), "{text}");
-    }
-
-    #[test]
     fn a_typed_rule_is_not_taken_for_all_devices() {
         let lines = lines(r#"[{"allow":true,"type":"a","major":9,"minor":1,"access":"r"}]"#);
         assert!(lines.contains(&"devices.allow c 9:1 r".into()));
@@ -375,23 +308,38 @@ mod tests {
         }
     }
 
+    /// Red if a host's own means are passed over, or a gap is accepted where
+    /// the host can do without.
     #[test]
-    fn an_update_writes_the_difference_only() {
-        let old = Table::read("c *:* m\nb *:* m\nc 1:3 rwm\nc 7:1 rw\n").unwrap();
-        let mut new = old.clone();
-        new.exceptions.remove(&DeviceMatch {
-            kind: DeviceKind::Char,
-            major: Some(7),
-            minor: Some(1),
-        });
-        new.exceptions.insert(
-            DeviceMatch { kind: DeviceKind::Block, major: Some(8), minor: None },
-            Access(1),
-        );
-        let lines: Vec<_> =
-            new.writes_from(&old).iter().map(|w| format!("{} {}", w.file, w.value)).collect();
-        assert_eq!(lines, ["devices.allow b 8:* r", "devices.deny c 7:1 rw"]);
-        assert!(old.writes_from(&old).is_empty());
-        assert!(Table::read("a *:* rwm\n").unwrap().default_allow);
+    fn each_host_enforces_rules_by_what_it_has() {
+        let devices = "36 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n";
+        let memory = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        let v2 = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let how = |mounts: &[&str], json: &str, now: Option<&Table>| {
+            let layout = Layout::parse(&mounts.concat()).unwrap();
+            let chosen = Enforcement::choose(&rules(json).unwrap(), &layout, now);
+            chosen.map(|e| (e.table.map(|t| t.default_allow), e.program.is_some()))
+        };
+        let simple = "[]";
+        let all = r#"[{"allow":true}]"#;
+        let all_but = r#"[{"allow":true},{"allow":false,"type":"c","major":1,"minor":11}]"#;
+        let hard = r#"[{"allow":true,"type":"c","major":7,"access":"rw"},
+                       {"allow":false,"type":"c","major":7,"minor":3,"access":"w"}]"#;
+        let (v1, hybrid) = ([devices], [devices, v2]);
+        assert_eq!(how(&v1, simple, None).unwrap(), (Some(false), false));
+        assert_eq!(how(&v1, all_but, None).unwrap(), (Some(true), false));
+        assert_eq!(how(&v1, hard, None).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(how(&hybrid, simple, None).unwrap(), (Some(false), false));
+        assert_eq!(how(&hybrid, all, None).unwrap(), (Some(true), false));
+        assert_eq!(how(&hybrid, all_but, None).unwrap(), (Some(true), true));
+        assert_eq!(how(&hybrid, hard, None).unwrap(), (Some(true), true));
+        assert_eq!(how(&hybrid, simple, Some(&Table::all())).unwrap(), (Some(true), true));
+        assert_eq!(how(&v1, simple, Some(&Table::all())).unwrap(), (Some(false), false));
+        for json in [simple, all_but, hard] {
+            assert_eq!(how(&[v2], json, None).unwrap(), (None, true));
+            assert_eq!(how(&[memory, v2], json, None).unwrap(), (None, true));
+        }
+        assert_eq!(how(&[v2], all, None).unwrap(), (None, false));
+        assert_eq!(how(&[memory], simple, None).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 }
