@@ -12,9 +12,7 @@ use crate::{Error, ErrorKind};
 pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
     let step = program.steps().nth(report.step as usize);
     let kind = match step {
-        Some(Step::Attach { .. } | Step::NewFs { .. }) if names_nothing(report) => {
-            ErrorKind::InvalidInput
-        }
+        Some(step) if asks_wrongly(&step, report) => ErrorKind::InvalidInput,
         _ => kind_of(report),
     };
     let text = match step {
@@ -41,8 +39,11 @@ pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
 
 /// The error for a program that could not be executed after the start.
 pub(crate) fn exec_failure(program: &str, report: &Report) -> Error {
+    use Errno::{EACCES, EISDIR, ELIBBAD, ELOOP, ENOENT, ENOEXEC, ENOTDIR};
     let text = format!("unable to start container process: exec {program}: {}", cause(report));
-    Error::new(kind_of(report), text)
+    let broken = [EACCES, EISDIR, ELIBBAD, ELOOP, ENOENT, ENOEXEC, ENOTDIR];
+    let broken = broken.contains(&errno_of(report));
+    Error::new(if broken { ErrorKind::InvalidInput } else { kind_of(report) }, text)
 }
 
 fn program_text(name: &str, report: &Report) -> String {
@@ -77,11 +78,20 @@ fn errno_of(report: &Report) -> Errno {
     Errno::from_raw(i32::try_from(report.errno).unwrap_or(0))
 }
 
-/// Whether a mount failed for what the config asks for: an unknown type or
-/// option, or a place that cannot be one.
-fn names_nothing(report: &Report) -> bool {
-    use Errno::{EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENODEV, ENOTDIR};
-    matches!(errno_of(report), EINVAL | EISDIR | ELOOP | ENAMETOOLONG | ENODEV | ENOTDIR)
+/// Whether a step failed for what the config asks for: an unknown file system
+/// or option, a place that cannot be one, a directory that is not there.
+fn asks_wrongly(step: &Step<'_>, report: &Report) -> bool {
+    use Errno::{EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENODEV, ENOENT, ENOTDIR};
+    let errno = errno_of(report);
+    match step {
+        Step::Attach { .. } | Step::NewFs { .. } => {
+            matches!(errno, EINVAL | EISDIR | ELOOP | ENAMETOOLONG | ENODEV | ENOTDIR)
+        }
+        Step::MakeDir { .. } | Step::Cwd { .. } | Step::Terminal { .. } => {
+            matches!(errno, EISDIR | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR)
+        }
+        _ => false,
+    }
 }
 
 /// Why, as far as init could tell: the system call and the errno.
@@ -117,6 +127,8 @@ fn describe(step: &Step<'_>) -> String {
     match step {
         Step::Attach { path, .. } => format!("mount at {path:?}"),
         Step::NewFs { fstype, source, .. } => format!("mount {fstype:?} (source {source:?})"),
+        Step::MakeDir { path, .. } => format!("directory {path:?}"),
+        Step::Terminal { .. } => "terminal from /dev/pts/ptmx".to_owned(),
         Step::Node { path, .. } => format!("device node {path:?}"),
         Step::Link { path, .. } => format!("symbolic link {path:?}"),
         Step::Mask { path, .. } => format!("mask {path:?}"),

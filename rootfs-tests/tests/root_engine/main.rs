@@ -27,9 +27,13 @@ macro_rules! suite {
 suite! {
     binds,
     devices,
+    exec,
     identity,
     lifecycle,
     mounts,
     namespaces,
     process,
+    resources,
+    streams,
+    terminal,
 }

@@ -3,8 +3,9 @@
 use core::ffi::CStr;
 
 use crate::consts::{
-    DEVPTS_SUPER_MAGIC, O_CLOEXEC, O_NOCTTY, O_RDWR, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS, S_IFCHR, S_IFIFO, S_IFMT, TIOCGPTPEER, TIOCSCTTY, TIOCSPTLCK, TIOCSWINSZ,
+    DEVPTS_SUPER_MAGIC, F_DUPFD_CLOEXEC, F_GETFD, O_CLOEXEC, O_NOCTTY, O_RDWR, RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, S_IFCHR, S_IFIFO, S_IFMT, TIOCGPTPEER, TIOCSCTTY,
+    TIOCSPTLCK, TIOCSWINSZ,
 };
 use crate::paths::{self, Leaf};
 use crate::report::detail;
@@ -48,6 +49,22 @@ pub(crate) fn on_dev_console(root: i32, slave: i32) -> Outcome {
 pub(crate) fn adopt(slave: i32) -> Outcome {
     syscall!(nr::IOCTL, slave, TIOCSCTTY, 0_u32)?;
     stdio(slave, slave, slave)
+}
+
+/// Makes sure that no descriptor of the plan lands on 0, 1 or 2, where the
+/// streams are put: the engine may run with some of them closed. Returns the
+/// socket's number.
+pub(crate) fn keep_standard_numbers(socket: i32) -> i32 {
+    let moved = match socket {
+        0..3 => syscall!(nr::FCNTL, socket, F_DUPFD_CLOEXEC, 3_u32).map_or(socket, |n| n as i32),
+        _ => socket,
+    };
+    for number in 0..3_i32 {
+        if syscall!(nr::FCNTL, number, F_GETFD).is_err() {
+            let _ = syscall!(nr::DUP3, moved, number, O_CLOEXEC);
+        }
+    }
+    moved
 }
 
 /// Puts three descriptors on 0, 1 and 2.

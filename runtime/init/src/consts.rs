@@ -6,7 +6,9 @@ pub const AT_EMPTY_PATH: u32 = 0x1000;
 pub const AT_RECURSIVE: u32 = 0x8000;
 pub const AT_EACCESS: u32 = 0x200;
 
+pub const F_GETFD: u32 = 1;
 pub const F_SETFD: u32 = 2;
+pub const F_DUPFD_CLOEXEC: u32 = 1030;
 pub const FD_CLOEXEC: u32 = 1;
 pub const CLOSE_RANGE_CLOEXEC: u32 = 4;
 

@@ -37,6 +37,7 @@ pub fn main(socket: i32) -> ! {
     not_dumpable();
     // The socket had to survive the exec of this program and must not survive the next one.
     let _ = syscall!(nr::FCNTL, socket, F_SETFD, FD_CLOEXEC);
+    let socket = console::keep_standard_numbers(socket);
     let mut init = Init {
         socket,
         root: -1,

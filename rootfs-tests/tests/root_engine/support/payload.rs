@@ -24,6 +24,7 @@ pub(crate) fn called() -> Option<ExitCode> {
     }
     let name = arguments.next().unwrap_or_default();
     let done = match name.as_str() {
+        "eat" => eat(),
         "keyring" => keyring(),
         other => Err(std::io::Error::other(format!("no payload {other:?}"))),
     };
@@ -34,6 +35,15 @@ pub(crate) fn called() -> Option<ExitCode> {
             ExitCode::from(99)
         }
     })
+}
+
+/// Takes memory until somebody minds.
+fn eat() -> Result<()> {
+    let mut held = Vec::new();
+    loop {
+        held.push(vec![1_u8; 1 << 20]);
+        std::hint::black_box(&held);
+    }
 }
 
 /// Prints the session keyring's description.

@@ -42,3 +42,34 @@ pub(crate) fn session_keyring() -> io::Result<String> {
     let text = &text[..length.min(text.len())];
     Ok(String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
 }
+
+/// One of this process's standard streams, closed until the value is dropped.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    number: i32,
+    saved: i32,
+}
+
+impl Closed {
+    pub(crate) fn new(number: i32) -> Self {
+        // SAFETY: numbers only. The one thread of this process writes nothing to the stream while
+        // it is closed; the copy is above everything that is open.
+        let saved = unsafe {
+            let saved = libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 500);
+            libc::close(number);
+            saved
+        };
+        assert!(saved >= 500, "{}", io::Error::last_os_error());
+        Self { number, saved }
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        // SAFETY: numbers only; `saved` is a descriptor of ours that nobody else knows.
+        unsafe {
+            libc::dup2(self.saved, self.number);
+            libc::close(self.saved);
+        }
+    }
+}
