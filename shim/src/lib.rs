@@ -23,7 +23,7 @@ pub mod log;
 pub mod options;
 pub mod program;
 pub mod proto;
-pub mod reaper;
+mod reaper;
 pub mod server;
 pub mod service;
 pub mod socket;

@@ -73,6 +73,12 @@ impl Table {
             Input::Call(token, command) => self.call(token, command, &mut actions),
             Input::Cancelled(token) => self.cancelled(token),
             Input::Exited(no, exit) => self.exited(no, exit, &mut actions),
+            Input::OutOfMemory(no) => {
+                // After init's exit it would only confuse.
+                if let Some(container) = self.by_no(no).filter(|c| c.ready() && !c.exit_told()) {
+                    actions.push(Action::Publish(Event::Oom(container.id.clone())));
+                }
+            }
             Input::Finished(outcome) => self.finished(outcome, &mut actions),
             Input::Elapsed(Timer::Idle(generation)) => {
                 if self.containers.is_empty() && generation == self.idle_generation {

@@ -13,7 +13,7 @@ use super::{Effects, Live, LiveProcess, Result, pid};
 use crate::bundle::Record;
 use crate::failure;
 use crate::io::{self, ContainerEnds, Prepared, PreparedTerminal, Streams};
-use crate::reaper::report_exit;
+use crate::reaper::{Oom, report_exit};
 use crate::table::{ContainerNo, CreateRequest, Input, Outcome, ProcessNo};
 
 /// How long making a container may take.
@@ -92,7 +92,10 @@ impl Effects {
     ) -> Option<Input> {
         let NewContainer { live, record, process, console, streams } = new;
         let process = Arc::new(process);
-        let result = self.watch_init(Arc::clone(&process), init, streams);
+        let oom = Oom::new(no, &live.container).inspect_err(|failure| {
+            crate::debug!("memory of {} is not watched: {failure}", live.container.id());
+        });
+        let result = self.watch_init(Arc::clone(&process), init, streams, oom.ok());
         match result {
             Ok(streams) => {
                 let created = (pid(&process), live.container.has_private_pidns());
@@ -126,9 +129,10 @@ impl Effects {
         process: Arc<Process>,
         init: ProcessNo,
         streams: Prepared,
+        oom: Option<Oom>,
     ) -> failure::Result<Streams> {
         let streams = streams.connect()?;
-        report_exit(process, init, self.inbox.clone())?;
+        report_exit(process, init, self.inbox.clone(), oom)?;
         Ok(streams)
     }
 }

@@ -81,7 +81,7 @@ impl Effects {
         streams: Prepared,
     ) -> failure::Result<Streams> {
         let streams = streams.connect()?;
-        report_exit(Arc::clone(process), no, self.inbox.clone())?;
+        report_exit(Arc::clone(process), no, self.inbox.clone(), None)?;
         Ok(streams)
     }
 }

@@ -151,6 +151,11 @@ impl Container {
         !matches!(self.init.state, State::Preparing(_))
     }
 
+    /// The exit of init is known to callers.
+    pub(super) fn exit_told(&self) -> bool {
+        self.init.exit().is_some() && !self.barrier
+    }
+
     pub(super) fn frozen(&self) -> bool {
         self.freeze != Freeze::Thawed
     }

@@ -146,8 +146,7 @@ impl Container {
 
     /// Starts the removal if it is wanted and nothing has to happen before it.
     pub(super) fn delete_if_due(&mut self, actions: &mut Actions) {
-        let due = self.init.exit().is_some() && !self.barrier;
-        if let (true, Delete::Wanted(tokens)) = (due, &mut self.delete) {
+        if let (true, Delete::Wanted(tokens)) = (self.exit_told(), &mut self.delete) {
             self.delete = Delete::Running(std::mem::take(tokens));
             actions.push(Action::Delete(self.no));
         }

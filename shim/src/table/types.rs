@@ -1,5 +1,6 @@
 //! What goes into the table and what comes out of it: plain data.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -68,7 +69,7 @@ pub struct CreateRequest {
 }
 
 /// A decoded Exec call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ExecRequest {
     /// The container's id.
     pub id: String,
@@ -78,6 +79,17 @@ pub struct ExecRequest {
     pub stdio: Stdio,
     /// The process as OCI JSON.
     pub spec: Vec<u8>,
+}
+
+/// Without the process: its environment has secrets, and calls are logged.
+impl fmt::Debug for ExecRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecRequest")
+            .field("id", &self.id)
+            .field("exec_id", &self.exec_id)
+            .field("stdio", &self.stdio)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A decoded call.
@@ -287,6 +299,8 @@ pub enum Input {
     Cancelled(Token),
     /// A process was reaped.
     Exited(ProcessNo, Exit),
+    /// Processes of the container ran out of memory and some were killed.
+    OutOfMemory(ContainerNo),
     /// An effect has finished.
     Finished(Outcome),
     /// A clock ran out.

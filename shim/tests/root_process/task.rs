@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, CloseIORequest, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
@@ -129,6 +130,60 @@ fn input_reaches_the_process_and_ends_with_close_io() {
     assert_eq!(task.wait("").exit_status, 0);
     assert!(output().contains("io.containerd.boathook.v2"));
     let _: Empty = server.call("CloseIO", &close);
+}
+
+#[test]
+fn a_terminal_is_copied_and_resized() {
+    let bundle = Bundle::new(&["-info"]);
+    let mut config = bundle.config(&["-info"]);
+    config["process"]["terminal"] = json!(true);
+    config["mounts"] = json!([
+        { "destination": "/dev", "type": "tmpfs", "source": "tmpfs" },
+        { "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+          "options": ["newinstance", "ptmxmode=0666", "mode=0620"] },
+    ]);
+    bundle.write_config(&config);
+    let server = bundle.serve();
+    let task = task(&server, &bundle);
+    let (input, out) = (fifo(bundle.path(), "in"), fifo(bundle.path(), "out"));
+    let output = collect(&out);
+    let request = CreateTaskRequest {
+        id: bundle.id.clone(),
+        bundle: bundle.path().to_str().unwrap().to_owned(),
+        stdin: input.to_str().unwrap().to_owned(),
+        stdout: out.to_str().unwrap().to_owned(),
+        terminal: true,
+        ..CreateTaskRequest::default()
+    };
+    let pid = server.call::<_, CreateTaskResponse>("Create", &request).pid;
+    let mut resize = ResizePtyRequest {
+        id: bundle.id.clone(),
+        width: 123,
+        height: 45,
+        ..ResizePtyRequest::default()
+    };
+    let _: Empty = server.call("ResizePty", &resize);
+    task.start("");
+    let size = rustix::termios::tcgetwinsize(terminal_of(pid)).unwrap();
+    assert_eq!((size.ws_col, size.ws_row), (123, 45));
+    resize.width = 70_000;
+    let (code, text) = server.refused("ResizePty", &resize);
+    assert_eq!(code, Code::INVALID_ARGUMENT);
+    assert!(text.contains("width") && text.contains("70000"), "{text}");
+    // End of file, as typed.
+    fs::File::options().write(true).open(&input).unwrap().write_all(&[4]).unwrap();
+    assert_eq!(task.wait("").exit_status, 0);
+    assert!(output().contains("io.containerd.boathook.v2"));
+    task.delete("");
+}
+
+fn terminal_of(pid: u32) -> fs::File {
+    let path = format!("/proc/{pid}/fd/0");
+    fs::File::options().read(true).custom_flags(no_controlling_terminal()).open(path).unwrap()
+}
+
+fn no_controlling_terminal() -> i32 {
+    rustix::fs::OFlags::NOCTTY.bits().cast_signed()
 }
 
 #[test]

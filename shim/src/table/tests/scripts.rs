@@ -50,6 +50,10 @@ fn play(world: &mut World, (kind, a, b): Step) {
                 world.feed(Input::Cancelled(*token));
             }
         }
+        7 if b.is_multiple_of(5) => {
+            let container = ContainerNo(1 + u32::from(a) % 6);
+            world.feed(Input::OutOfMemory(container));
+        }
         7 if b.is_multiple_of(3) => {
             world.bundles_gone = a.is_multiple_of(4);
             world.elapse_orphans();
@@ -96,6 +100,8 @@ fn check_life(life: &[&Event]) {
     let init_exits =
         positions(life, |e| matches!(e, Event::Exit { target, .. } if target.exec.is_none()));
     assert_eq!(init_exits.len(), 1, "{life:#?}");
+    let ooms = positions(life, |e| matches!(e, Event::Oom(_)));
+    assert!(ooms.iter().all(|o| *o < init_exits[0]), "{life:#?}");
     let starts = positions(life, |e| matches!(e, Event::Start { .. }));
     assert!(starts.iter().all(|s| *s < init_exits[0]), "{life:#?}");
     let exec_exits =
