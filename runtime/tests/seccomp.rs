@@ -24,7 +24,7 @@ fn agrees(spec: &LinuxSeccomp, seed: u64) -> Filter {
     assert_eq!(bpf::verify(&filter.program), Ok(()));
     let model = Model::new(spec);
     for data in random::calls(spec, &mut Dice::new(seed)) {
-        let (got, _) = bpf::run(&filter.program, &data);
+        let got = bpf::run(&filter.program, &data).value;
         let wanted = model.evaluate(&data);
         assert_eq!(
             got,
@@ -79,7 +79,7 @@ fn call(arch: Arch, name: &str, args: &[u64]) -> Data {
 }
 
 fn result(filter: &Filter, arch: Arch, name: &str, args: &[u64]) -> u32 {
-    bpf::run(&filter.program, &call(arch, name, args)).0
+    bpf::run(&filter.program, &call(arch, name, args)).value
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn the_search_is_shallow() {
         for name in random::all_names() {
             let Some(nr) = number(arch, name) else { continue };
             let data = Data { number: nr, arch: arch.audit(), ..Data::default() };
-            let (_, steps) = bpf::run(&filter.program, &data);
+            let steps = bpf::run(&filter.program, &data).steps;
             assert!(steps <= 24, "{steps} instructions for {name} on {arch:?}");
         }
     }
@@ -208,7 +208,7 @@ fn unlisted_architectures_are_killed_and_foreign_ones_accepted() {
     assert_eq!(result(&filter, Arch::X86, "read", &[]), model::KILL_THREAD);
     assert_eq!(result(&filter, Arch::X32, "read", &[]), model::KILL_THREAD);
     let skipped = Data { number: u32::MAX, arch: Arch::X86_64.audit(), ..Data::default() };
-    assert_eq!(bpf::run(&filter.program, &skipped).0, ALLOW);
+    assert_eq!(bpf::run(&filter.program, &skipped).value, ALLOW);
 }
 
 #[test]

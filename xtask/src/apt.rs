@@ -34,6 +34,11 @@ pub(crate) const ROOT: &[Need] = &[
     need("ip", "iproute2", "network namespaces of the tests"),
     need("dpkg-deb", "dpkg", "unpacks packages into private directories"),
     need("mount", "mount", "looks at mounts"),
+    need(
+        "/usr/lib/x86_64-linux-gnu/libseccomp.so.2",
+        "libseccomp2",
+        "what our seccomp programs are compared with",
+    ),
 ];
 
 /// Whether this process runs as root.

@@ -13,7 +13,7 @@ use super::action::KILL_THREAD;
 use super::arch::{Arch, X32_BIT};
 use super::asm::{Assembler, Instruction, Jump, Label};
 use super::profile::{Condition, Profile, Rule, Test, When};
-use super::ranges::{Check, Outcome, Ranges};
+use super::ranges::{Check, Checks, Outcome, Ranges};
 
 // Offsets in `struct seccomp_data` (linux/seccomp.h).
 const NUMBER: u32 = 0;
@@ -95,8 +95,10 @@ impl<'a> Generator<'a> {
                 if let Some(label) = self.checks.get(index).copied().flatten() {
                     return label;
                 }
-                let list = self.ranges.checks.get(index).cloned().unwrap_or_default();
-                let label = self.first_of(&list);
+                let Some(checks) = self.ranges.checks.get(index).cloned() else {
+                    return self.asm.ret(KILL_THREAD);
+                };
+                let label = self.first_of(&checks);
                 if let Some(place) = self.checks.get_mut(index) {
                     *place = Some(label);
                 }
@@ -106,9 +108,9 @@ impl<'a> Generator<'a> {
     }
 
     /// The first check that holds decides.
-    fn first_of(&mut self, list: &[Check]) -> Label {
-        let mut otherwise = self.asm.ret(self.profile.default);
-        for check in list.iter().rev() {
+    fn first_of(&mut self, checks: &Checks) -> Label {
+        let mut otherwise = self.asm.ret(checks.otherwise);
+        for check in checks.list.iter().rev() {
             let Some(rule) = self.profile.rules.get(check.rule) else { continue };
             otherwise = self.check(check, rule, otherwise);
             if self.asm.full() {

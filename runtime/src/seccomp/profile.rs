@@ -62,6 +62,19 @@ pub(super) enum When {
     Any(Vec<Condition>),
 }
 
+impl When {
+    /// Whether the rule holds for every call, on an architecture that looks at
+    /// whole arguments or at their lower halves.
+    pub(super) fn always(&self, wide: bool) -> bool {
+        let no_test = |c: &Condition| if wide { c.mask == 0 } else { c.mask & 0xffff_ffff == 0 };
+        match self {
+            Self::Always => true,
+            Self::All(conditions) => conditions.iter().all(no_test),
+            Self::Any(conditions) => conditions.iter().any(no_test),
+        }
+    }
+}
+
 /// `(argument & mask) test value`, or the opposite of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Condition {
@@ -222,15 +235,10 @@ fn when(args: &[LinuxSeccompArg], rule: usize) -> Result<When> {
         twice |= std::mem::replace(seen, true);
         conditions.push(condition(arg));
     }
-    // A test of no bits always holds.
-    let given = conditions.len();
-    conditions.retain(|condition| condition.mask != 0);
-    let held = conditions.len() < given;
-    Ok(match twice {
-        _ if conditions.is_empty() => When::Always,
-        true if held => When::Always,
-        true => When::Any(conditions),
-        false => When::All(conditions),
+    Ok(match (conditions.is_empty(), twice) {
+        (true, _) => When::Always,
+        (false, false) => When::All(conditions),
+        (false, true) => When::Any(conditions),
     })
 }
 

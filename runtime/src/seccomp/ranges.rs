@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::action;
 use super::arch::Arch;
-use super::profile::{Profile, Rule, When};
+use super::profile::{Profile, Rule};
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,14 @@ pub(super) struct Ranges {
     /// architecture's base and the last goes on to the end.
     pub(super) list: Vec<(u32, Outcome)>,
     /// Rules to try, each list once.
-    pub(super) checks: Vec<Vec<Check>>,
+    pub(super) checks: Vec<Checks>,
+}
+
+/// Rules to try in order, and what to return when none holds.
+#[derive(Debug, Clone)]
+pub(super) struct Checks {
+    pub(super) list: Vec<Check>,
+    pub(super) otherwise: u32,
 }
 
 /// What the rules say of one number.
@@ -62,10 +69,14 @@ impl Ranges {
             let outcome = match slot.always {
                 Some(value) => Outcome::Return(value),
                 None if slot.checks.is_empty() => Outcome::Return(unnamed),
-                None => Outcome::Check(*known.entry(&slot.checks).or_insert_with(|| {
-                    ranges.checks.push(slot.checks.clone());
-                    ranges.checks.len() - 1
-                })),
+                None => {
+                    Outcome::Check(*known.entry((&slot.checks, unnamed)).or_insert_with(|| {
+                        ranges
+                            .checks
+                            .push(Checks { list: slot.checks.clone(), otherwise: unnamed });
+                        ranges.checks.len() - 1
+                    }))
+                }
             };
             ranges.push(arch.base() + u32::from(number), outcome);
         }
@@ -99,31 +110,32 @@ fn slots(profile: &Profile, arch: Arch) -> Vec<Slot> {
     for (index, rule) in profile.rules.iter().enumerate() {
         for call in &rule.calls {
             if let Some(number) = call.direct(arch) {
-                add(&mut slots, number, rule, Check { rule: index, selector: None });
+                let check = Check { rule: index, selector: None };
+                add(&mut slots, number, check, rule.when.always(arch.wide()).then_some(rule.value));
             }
             if let Some(packed) = call.packed(arch)
                 && expressible(profile, rule)
             {
                 let selector = Selector { mask: packed.mask(), value: packed.selector };
                 let check = Check { rule: index, selector: Some(selector) };
-                add(&mut slots, packed.outer, rule, check);
+                add(&mut slots, packed.outer, check, None);
             }
         }
     }
     slots
 }
 
-fn add(slots: &mut Vec<Slot>, number: u16, rule: &Rule, check: Check) {
+fn add(slots: &mut Vec<Slot>, number: u16, check: Check, always: Option<u32>) {
     let at = usize::from(number);
     if at >= slots.len() {
         // socketcall(2) and ipc(2) may be above every number that is named.
         slots.resize(at + 1, Slot::default());
     }
     let Some(slot) = slots.get_mut(at) else { return };
-    if matches!(rule.when, When::Always) && check.selector.is_none() {
-        slot.always.get_or_insert(rule.value);
-    } else if slot.checks.last() != Some(&check) {
-        slot.checks.push(check);
+    match always {
+        Some(value) => _ = slot.always.get_or_insert(value),
+        None if slot.checks.last() == Some(&check) => {}
+        None => slot.checks.push(check),
     }
 }
 
@@ -132,5 +144,5 @@ fn add(slots: &mut Vec<Slot>, number: u16, rule: &Rule, check: Check) {
 /// is left out then, and one that tightens it holds for all: a profile never
 /// lets more through than it says.
 fn expressible(profile: &Profile, rule: &Rule) -> bool {
-    matches!(rule.when, When::Always) || !action::looser(rule.value, profile.default)
+    rule.when.always(Arch::X86.wide()) || !action::looser(rule.value, profile.default)
 }

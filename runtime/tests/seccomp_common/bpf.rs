@@ -58,23 +58,37 @@ pub(crate) fn verify(program: &[Instruction]) -> Result<(), String> {
     }
 }
 
-/// What the program returns, and how many instructions that took.
-pub(crate) fn run(program: &[Instruction], data: &Data) -> (u32, usize) {
-    let (mut at, mut a, mut steps) = (0, 0_u32, 0);
+/// One run of a program.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    /// What it returned.
+    pub(crate) value: u32,
+    /// How many instructions that took.
+    pub(crate) steps: usize,
+    /// Whether it looked at the call's number.
+    pub(crate) saw_number: bool,
+}
+
+pub(crate) fn run(program: &[Instruction], data: &Data) -> Run {
+    let (mut at, mut a) = (0, 0_u32);
+    let mut run = Run { value: 0, steps: 0, saw_number: false };
     loop {
         let i = program[at];
         let go = |holds: bool| usize::from(if holds { i.jt } else { i.jf });
         at += 1;
-        steps += 1;
+        run.steps += 1;
         match i.code {
-            LOAD => a = data.word(i.k),
+            LOAD => {
+                a = data.word(i.k);
+                run.saw_number |= i.k == 0;
+            }
             AND => a &= i.k,
             JUMP => at += i.k as usize,
             EQUAL => at += go(a == i.k),
             GREATER => at += go(a > i.k),
             GREATER_OR_EQUAL => at += go(a >= i.k),
             ANY_BIT => at += go(a & i.k != 0),
-            RETURN => return (i.k, steps),
+            RETURN => return Run { value: i.k, ..run },
             other => panic!("instruction {}: code {other:#x}", at - 1),
         }
     }

@@ -4,7 +4,9 @@
 
 pub(crate) mod bpf;
 pub(crate) mod model;
+pub(crate) mod oracle;
 pub(crate) mod random;
+pub(crate) mod sys;
 
 use oci_spec::runtime::LinuxSeccomp;
 

@@ -91,7 +91,7 @@ impl<'a> Model<'a> {
 
     fn speaks(&self, rule: &Rule<'_>, arch: Arch, data: &Data) -> Answer {
         let args = rule.rule.args().as_deref().unwrap_or_default();
-        let unconditional = unconditional(args);
+        let unconditional = unconditional(args, arch);
         let strictness = |value: u32| (value & 0xffff_0000) as i32;
         let tightens = strictness(rule.value) <= strictness(self.default());
         let mut answer = Answer::No;
@@ -112,8 +112,10 @@ impl<'a> Model<'a> {
     }
 }
 
-fn unconditional(args: &[LinuxSeccompArg]) -> bool {
-    let nothing = |arg: &LinuxSeccompArg| arg.op() == Operator::ScmpCmpMaskedEq && arg.value() == 0;
+fn unconditional(args: &[LinuxSeccompArg], arch: Arch) -> bool {
+    let nothing = |arg: &LinuxSeccompArg| {
+        arg.op() == Operator::ScmpCmpMaskedEq && cut(arch, arg.value()) == 0
+    };
     if repeats(args) { args.iter().any(nothing) } else { args.iter().all(nothing) }
 }
 
@@ -127,9 +129,13 @@ fn holds(args: &[LinuxSeccompArg], arch: Arch, actual: &[u64; 6]) -> bool {
     if repeats(args) { args.iter().any(one) } else { args.iter().all(one) }
 }
 
+/// What an architecture sees of an argument.
+fn cut(arch: Arch, value: u64) -> u64 {
+    if arch == Arch::X86_64 { value } else { value & 0xffff_ffff }
+}
+
 fn test(arg: &LinuxSeccompArg, arch: Arch, actual: u64) -> bool {
-    let cut = |v: u64| if arch == Arch::X86_64 { v } else { v & 0xffff_ffff };
-    let (actual, wanted) = (cut(actual), cut(arg.value()));
+    let (actual, wanted) = (cut(arch, actual), cut(arch, arg.value()));
     match arg.op() {
         Operator::ScmpCmpEq => actual == wanted,
         Operator::ScmpCmpNe => actual != wanted,
@@ -137,7 +143,9 @@ fn test(arg: &LinuxSeccompArg, arch: Arch, actual: u64) -> bool {
         Operator::ScmpCmpLe => actual <= wanted,
         Operator::ScmpCmpGt => actual > wanted,
         Operator::ScmpCmpGe => actual >= wanted,
-        Operator::ScmpCmpMaskedEq => actual & wanted == cut(arg.value_two().unwrap_or(0)) & wanted,
+        Operator::ScmpCmpMaskedEq => {
+            actual & wanted == cut(arch, arg.value_two().unwrap_or(0)) & wanted
+        }
     }
 }
 
@@ -178,6 +186,17 @@ const IPC: [(u64, &str); 12] = [
     (23, "shmget"),
     (24, "shmctl"),
 ];
+
+/// Names of calls that i386 makes through another one.
+pub(crate) const HIDDEN: [&str; 32] = {
+    let mut names = [""; 32];
+    let mut at = 0;
+    while at < 32 {
+        names[at] = if at < 20 { SOCKET[at] } else { IPC[at - 20].1 };
+        at += 1;
+    }
+    names
+};
 
 /// Whether the call is `name` made through socketcall(2) or ipc(2).
 fn inside(name: &str, data: &Data) -> bool {
