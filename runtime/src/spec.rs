@@ -6,7 +6,8 @@ use std::io::Read;
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::{Error, ErrorKind, Result};
 
@@ -33,7 +34,19 @@ pub fn load(bundle: &Path) -> Result<Spec> {
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     file.by_ref().take(CONFIG_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    parse("config.json", &bytes)
+    spec_from_json(&bytes)
+}
+
+fn spec_from_json(json: &[u8]) -> Result<Spec> {
+    let mut spec: Spec = parse("config.json", json)?;
+    let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(resources) = resources.filter(|r| has_zero_pids(r)) {
+        let given: GivenInSpec = parse("config.json", json)?;
+        if !given.linux.resources.has_pids_limit() {
+            resources.set_pids(None);
+        }
+    }
+    Ok(spec)
 }
 
 /// A process of an exec request: the JSON of an OCI `process`.
@@ -49,7 +62,48 @@ pub fn process_from_json(json: &[u8]) -> Result<Process> {
 /// # Errors
 /// `InvalidInput` with the path of the field that is wrong.
 pub fn resources_from_json(json: &[u8]) -> Result<LinuxResources> {
-    parse("resources", json)
+    let mut resources: LinuxResources = parse("resources", json)?;
+    if has_zero_pids(&resources) && !parse::<Given>("resources", json)?.has_pids_limit() {
+        resources.set_pids(None);
+    }
+    Ok(resources)
+}
+
+/// `pids` without a limit leaves it as it is, and 0 is a limit (runtime-spec
+/// 1.3); oci-spec 0.10 reads 0 for both. So a 0 is looked at once more.
+fn has_zero_pids(resources: &LinuxResources) -> bool {
+    resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0)
+}
+
+/// Whether `linux.resources.pids.limit` is there.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct GivenInSpec {
+    linux: GivenInLinux,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct GivenInLinux {
+    resources: Given,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Given {
+    pids: GivenPids,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct GivenPids {
+    limit: Option<IgnoredAny>,
+}
+
+impl Given {
+    fn has_pids_limit(&self) -> bool {
+        self.pids.limit.is_some()
+    }
 }
 
 fn parse<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T> {
@@ -90,6 +144,23 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains(wanted), "{error} lacks {wanted:?}");
         }
+    }
+
+    /// Red if a limit that is not there makes a container unable to fork.
+    #[test]
+    fn no_pids_limit_is_not_zero() {
+        let limit = |json: &str| {
+            let resources = resources_from_json(json.as_bytes()).unwrap();
+            let text = format!(r#"{{"ociVersion":"1.3.0","linux":{{"resources":{json}}}}}"#);
+            let spec = spec_from_json(text.as_bytes()).unwrap();
+            let linux = spec.linux().as_ref().unwrap();
+            assert_eq!(linux.resources().as_ref(), Some(&resources));
+            resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit)
+        };
+        assert_eq!(limit(r#"{"pids":{}}"#), None);
+        assert_eq!(limit(r#"{"pids":{"limit":0}}"#), Some(0));
+        assert_eq!(limit(r#"{"pids":{"limit":7}}"#), Some(7));
+        assert_eq!(limit("{}"), None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ macro_rules! suite {
 
 suite! {
     binds,
+    cgroups,
     devices,
     exec,
     identity,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -110,37 +110,70 @@ impl Hierarchies {
     /// The calling process's own cgroup in each hierarchy, relative to the
     /// mount, without slashes at the ends; in the order of the layout.
     pub(super) fn own_paths(&self) -> Result<Vec<String>> {
-        let membership: Vec<_> = parse_membership(&read_proc("/proc/self/cgroup")?).collect();
-        let mountinfo = read_proc("/proc/self/mountinfo")?;
-        let lines: Vec<_> = mountinfo.lines().filter_map(MountLine::parse).collect();
-        self.layout().mounts.iter().map(|mount| own_path(mount, &membership, &lines)).collect()
+        let text = read_proc("/proc/self/cgroup")?;
+        let mountinfo = MountInfo::read()?;
+        let path = |mount| {
+            mountinfo.below(mount, &text).map_err(|problem| {
+                let hint = "a relative path needs this process's own cgroup";
+                Error::field(
+                    "linux.cgroupsPath",
+                    format!("{hint}; {problem}; use an absolute path"),
+                )
+            })
+        };
+        self.layout().mounts.iter().map(path).collect()
+    }
+
+    /// The cgroup in the hierarchy at `index` that `membership`, the text of a
+    /// `/proc/PID/cgroup`, names; relative to the mount as above.
+    pub(super) fn path_of_member(&self, index: usize, membership: &str) -> Result<String> {
+        let below = MountInfo::read()?.below(self.mount(index), membership);
+        below.map_err(|problem| Error::new(ErrorKind::WrongState, problem))
     }
 }
 
-/// The path of our cgroup below the mount: what is mounted may itself be a
-/// sub-directory of the hierarchy (a container that sees only its own part).
-fn own_path(
-    mount: &HierarchyMount,
-    membership: &[super::layout::Membership],
-    lines: &[MountLine],
-) -> Result<String> {
-    let own = membership.iter().find(|m| m.kind == mount.kind).map_or("/", |m| m.path.as_str());
-    let root = lines
-        .iter()
-        .rev()
-        .find(|line| line.mount_point == mount.mount_point)
-        .map_or("/", |line| line.root.as_str());
-    let below = Path::new(own).strip_prefix(root).ok().and_then(Path::to_str);
-    match below {
-        Some(path) if !path.split('/').any(|part| part == "..") => Ok(path.to_owned()),
-        _ => Err(Error::field(
-            "linux.cgroupsPath",
-            format!(
-                "a relative path needs this process's own cgroup {own:?}, which lies outside of \
-                 the mount {} (root {root:?}); use an absolute path",
-                mount.mount_point.display()
-            ),
-        )),
+/// The mounts of this process.
+struct MountInfo(Vec<MountLine>);
+
+impl MountInfo {
+    fn read() -> Result<Self> {
+        Ok(Self::parse(&read_proc("/proc/self/mountinfo")?))
+    }
+
+    fn parse(text: &str) -> Self {
+        Self(text.lines().filter_map(MountLine::parse).collect())
+    }
+
+    /// What of its hierarchy a mount shows: the root of the mount may itself be
+    /// a sub-directory of the hierarchy (a container that sees only its own
+    /// part), and what we use as a mount a sub-directory of one.
+    fn shown(&self, mount: &HierarchyMount) -> PathBuf {
+        let covering = |line: &&MountLine| {
+            line.is_of(&mount.kind) && mount.mount_point.starts_with(&line.mount_point)
+        };
+        let length = |line: &&MountLine| line.mount_point.as_os_str().len();
+        // Of several the last: it lies on top.
+        let Some(line) = self.0.iter().filter(covering).max_by_key(length) else {
+            return PathBuf::from("/");
+        };
+        let rest = mount.mount_point.strip_prefix(&line.mount_point).unwrap_or(Path::new(""));
+        Path::new(&line.root).join(rest)
+    }
+
+    /// The path of a cgroup below the mount, or what is wrong with it.
+    fn below(&self, mount: &HierarchyMount, membership: &str) -> Result<String, String> {
+        let entry = parse_membership(membership).find(|entry| entry.kind == mount.kind);
+        let path = entry.map_or_else(|| "/".to_owned(), |entry| entry.path);
+        let shown = self.shown(mount);
+        let below = Path::new(&path).strip_prefix(&shown).ok().and_then(Path::to_str);
+        match below {
+            Some(path) if !path.split('/').any(|part| part == "..") => Ok(path.to_owned()),
+            _ => Err(format!(
+                "cgroup {path:?} lies outside of {}, which shows {}",
+                mount.mount_point.display(),
+                shown.display()
+            )),
+        }
     }
 }
 
@@ -193,11 +226,9 @@ fn read_proc(path: &str) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn own(membership: &str, mountinfo: &str) -> Result<String> {
-        let mount = Layout::parse(mountinfo)?.mounts.remove(0);
-        let membership: Vec<_> = parse_membership(membership).collect();
-        let lines: Vec<_> = mountinfo.lines().filter_map(MountLine::parse).collect();
-        own_path(&mount, &membership, &lines)
+    fn own(membership: &str, mountinfo: &str) -> Result<String, String> {
+        let mount = Layout::parse(mountinfo).unwrap().mounts.remove(0);
+        MountInfo::parse(mountinfo).below(&mount, membership)
     }
 
     const WHOLE: &str = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
@@ -212,12 +243,23 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_in_a_mount_shows_its_part() {
+        let mut mount = Layout::parse(PART).unwrap().mounts.remove(0);
+        mount.mount_point.push("below");
+        let lines = format!("27 1 254:0 / / rw - ext4 /dev/vda rw\n{WHOLE}{PART}");
+        let below = |membership| MountInfo::parse(&lines).below(&mount, membership);
+        assert_eq!(below("4:memory:/docker/ab/below/c/d\n").unwrap(), "c/d");
+        assert_eq!(below("4:memory:/docker/ab/below\n").unwrap(), "");
+        assert!(below("4:memory:/docker/ab/belowc\n").is_err());
+    }
+
+    #[test]
     fn an_own_cgroup_outside_of_the_mount_is_an_error() {
         for (membership, mounts) in
             [("4:memory:/docker/abc\n", PART), ("4:memory:/../x\n", WHOLE), ("4:memory:/x\n", PART)]
         {
-            let error = own(membership, mounts).unwrap_err();
-            assert!(error.to_string().starts_with("linux.cgroupsPath: "), "{error}");
+            let problem = own(membership, mounts).unwrap_err();
+            assert!(problem.contains("/sys/fs/cgroup/memory"), "{problem}");
         }
     }
 }

@@ -200,6 +200,11 @@ impl MountLine {
         })
     }
 
+    /// Whether it mounts the hierarchy of that kind.
+    pub(super) fn is_of(&self, kind: &Kind) -> bool {
+        self.kind.as_ref() == Some(kind)
+    }
+
     fn rank(&self) -> (bool, bool) {
         (self.mount_point.starts_with(CONVENTIONAL), self.root == "/")
     }

@@ -5,7 +5,7 @@
 //! plan       plan, path, limits,   config.json → ordered writes; pure
 //!            devices
 //! execute    create, apply         mkdir, limits; undone on any error
-//! join       create::Join          before the clone: descriptors for the child
+//! join       create::Join, birth   before the clone: descriptors for the child
 //! live       update, freezer,      a running container
 //!            kill, oom, stats
 //! end        kill, delete          nobody left, nothing left
@@ -20,6 +20,7 @@
 //! is born in its v2 cgroup by `CLONE_INTO_CGROUP` (5.7); see [`Join`].
 
 mod apply;
+mod birth;
 mod controller;
 mod create;
 mod delete;

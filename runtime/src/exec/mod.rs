@@ -109,11 +109,19 @@ fn spawn(
     };
     let pid_namespace = plan.join_pid.and_then(|index| fds.get(index)).copied();
     let mut children = children();
-    let spawned = pidns::within(pid_namespace, || {
-        let arguments = [c"boathook-init", number.as_c_str()];
-        sys::spawn(launch.image, theirs.as_fd(), arguments, plan.clone_flags, cgroup)
-    })?;
-    let (pid, pidfd) = spawned.map_err(|e| Error::sys("clone container init", e))?;
+    let spawn = |cgroup| {
+        pidns::within(pid_namespace, || {
+            let arguments = [c"boathook-init", number.as_c_str()];
+            sys::spawn(launch.image, theirs.as_fd(), arguments, plan.clone_flags, cgroup)
+        })
+    };
+    let mut spawned = spawn(cgroup)?;
+    if let (Err(errno), Some(first)) = (&spawned, launch.container)
+        && Cgroup::refuses_processes(*errno)
+    {
+        spawned = spawn(Some(launch.cgroup.birthplace(first)?.as_fd()))?;
+    }
+    let (pid, pidfd) = spawned.map_err(|errno| launch.cgroup.birth_error(errno))?;
     children.push(pid);
     drop(children);
     Ok(Process::new(pid, pidfd, channel, plan.program_name.clone()))

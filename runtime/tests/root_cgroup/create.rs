@@ -1,6 +1,7 @@
 //! Making a cgroup: limits first, then tasks; all of it or nothing.
 
 use std::fs;
+use std::os::fd::AsFd;
 
 use boathook_runtime::ErrorKind;
 use boathook_runtime::cgroup::{Cgroup, CgroupRecord, Join, Mode};
@@ -203,5 +204,48 @@ fn an_existing_cgroup_opens_by_path() {
         child.wait();
         opened.delete(deadline()).unwrap();
         arena.assert_clean();
+    });
+}
+
+/// Red if a container that moved its own processes gets no exec any more, or
+/// its exec ends up anywhere but where its init is now.
+#[test]
+fn a_further_process_follows_init_out_of_a_cgroup_that_takes_none() {
+    on_each(|arena| {
+        let group = arena.create("p/c", "{}");
+        let init = Child::sleeper(&group);
+        let v2 = group.directories().find(|d| d.is_v2).unwrap();
+        let parent = v2.mount_point.join(v2.path).parent().unwrap().to_owned();
+        // Init moves; then a threaded sibling makes the old place invalid for processes.
+        fs::write(parent.join("cgroup.procs"), init.pid.to_string()).unwrap();
+        fs::create_dir(parent.join("threads")).unwrap();
+        fs::write(parent.join("threads/cgroup.type"), "threaded").unwrap();
+        let mut join = group.join_files().unwrap();
+        let errno = Child::try_shell(&join, "exit").unwrap_err().raw_os_error().unwrap();
+        let errno = nix::errno::Errno::from_raw(errno);
+        assert!(Cgroup::refuses_processes(errno), "{errno}");
+        let error = group.birth_error(errno);
+        assert_eq!(error.kind(), ErrorKind::WrongState, "{error}");
+
+        let place = group.birthplace(init.pidfd.as_fd()).unwrap();
+        match &mut join {
+            Join::V1(_) => unreachable!("there is a v2 directory"),
+            Join::V2(unified) | Join::Hybrid { unified, .. } => *unified = place,
+        }
+        let further = Child::shell(&join, "exec sleep 1000");
+        let procs = fs::read_to_string(parent.join("cgroup.procs")).unwrap();
+        assert!(procs.lines().any(|line| line == further.pid.to_string()), "{procs}");
+        for child in [&init, &further] {
+            rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL)
+                .unwrap();
+            child.wait();
+        }
+        let error = group.birthplace(init.pidfd.as_fd()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        fs::remove_dir(parent.join("threads")).unwrap();
+        group.delete(deadline()).unwrap();
+        arena.assert_clean();
+        let gone = group.birth_error(nix::errno::Errno::ENODEV);
+        assert_eq!(gone.kind(), ErrorKind::NotFound, "{gone}");
     });
 }

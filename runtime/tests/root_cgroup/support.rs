@@ -152,6 +152,7 @@ pub(crate) fn parse(resources: &str) -> LinuxResources {
 }
 
 /// A process started in a cgroup the way the runtime does it.
+#[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
@@ -162,9 +163,14 @@ pub(crate) struct Child {
 impl Child {
     /// `sh -c script` with `script` also as `$0`; in the cgroup when this returns.
     pub(crate) fn shell(join: &Join, script: &str) -> Self {
+        Self::try_shell(join, script).unwrap()
+    }
+
+    /// The same where the kernel may refuse the birth.
+    pub(crate) fn try_shell(join: &Join, script: &str) -> std::io::Result<Self> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let (pid, pidfd) = sys::spawn(join, &["/bin/sh", "-c", script, script], &writer).unwrap();
-        Self { pid, pidfd, output: reader }
+        let (pid, pidfd) = sys::spawn(join, &["/bin/sh", "-c", script, script], &writer)?;
+        Ok(Self { pid, pidfd, output: reader })
     }
 
     pub(crate) fn sleeper(group: &Cgroup) -> Self {
