@@ -22,7 +22,7 @@ pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
         }
         Some(Step::Cwd { path }) => {
             let path = path.to_string_lossy();
-            format!("chdir to cwd ({path:?}) set in config.json failed: {}", cause(report))
+            format!("chdir to cwd ({path:?}) set in config.json failed: {}", errno_text(report))
         }
         Some(step @ Step::NewFs { slot, .. }) => {
             let place = program.steps().find_map(|step| match step {
@@ -111,6 +111,11 @@ fn cause(report: &Report) -> String {
         Some("execve" | "chdir") | None => lower(errno.desc()),
         Some(call) => format!("{call}: {}", lower(errno.desc())),
     }
+}
+
+/// The errno alone, where people know the message without a system call.
+fn errno_text(report: &Report) -> String {
+    if report.errno == 0 { cause(report) } else { lower(errno_of(report).desc()) }
 }
 
 /// libc's texts start with a capital, error chains do not.

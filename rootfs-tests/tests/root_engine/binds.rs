@@ -133,7 +133,7 @@ fn crossings(arena: &Arena, options: &[&str]) -> (bool, bool) {
     let source = arena.dir().join("source");
     let _shared = HostMount::shared(&source);
     let [ours, theirs] = ["ours", "theirs"].map(|name| source.join(name));
-    [&ours, &theirs].map(|dir| fs::create_dir(dir).unwrap());
+    [&ours, &theirs].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
     let mut case = arena.sleeper();
     case.capabilities(&["CAP_SYS_ADMIN"]);
     case.bind(&source, "/mnt", options);

@@ -15,6 +15,7 @@ tests!(
     the_default_links,
     nodes_of_the_config,
     a_listed_default_is_made_as_listed,
+    a_mount_takes_the_place_of_a_default_node,
     an_equal_node_of_the_image_stays,
     a_different_file_of_the_image_is_an_error,
     the_device_cgroup_decides_who_opens,
@@ -122,6 +123,17 @@ fn without_dev<'a>(arena: &'a Arena, args: &[&str]) -> Case<'a> {
     case
 }
 
+/// Red if `-v /dev/urandom:/dev/random`, an old habit, is a conflict.
+fn a_mount_takes_the_place_of_a_default_node(arena: &Arena) {
+    let mut case = arena.sleeper();
+    case.bind("/dev/urandom".as_ref(), "/dev/random", &["bind"]);
+    case.bind("/dev/pts/ptmx".as_ref(), "/dev/ptmx", &["bind"]);
+    let live = case.start();
+    assert_eq!(number(&live, "/dev/random"), (1, 9));
+    assert_eq!(number(&live, "/dev/ptmx"), (5, 2));
+    live.delete();
+}
+
 /// Red if an image that brings its own nodes cannot run.
 fn an_equal_node_of_the_image_stays(arena: &Arena) {
     let case = without_dev(arena, &["/bin/sleep", "1000"]);
@@ -158,10 +170,8 @@ fn a_different_file_of_the_image_is_an_error(arena: &Arena) {
 
 /// Red if the rules are not in force when the program runs: a node can be made, not opened.
 fn the_device_cgroup_decides_who_opens(arena: &Arena) {
-    let mut case = arena.sh(
-        "mknod /tmp/kmsg c 1 11; mknod /tmp/null c 1 3; \
-         echo x > /tmp/null && echo allowed; (: < /tmp/kmsg) 2>&1; (: < /tmp/listed) 2>&1",
-    );
+    let mut case = arena.sh("mknod /tmp/kmsg c 1 11; mknod /tmp/null c 1 3; \
+         echo x > /tmp/null && echo allowed; (: < /tmp/kmsg) 2>&1; (: < /tmp/listed) 2>&1");
     let mut node = json!({ "path": "/tmp/listed", "type": "c", "major": 1, "minor": 11 });
     node["fileMode"] = json!(0o666);
     devices(&mut case, &json!([node]));

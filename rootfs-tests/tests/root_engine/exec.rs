@@ -137,7 +137,10 @@ fn it_is_pid_1s_sibling_and_our_child(arena: &Arena) {
     let (process, _streams) = live.exec_json(&live.process_spec(&["sleep", "1000"])).unwrap();
     assert_eq!(status(process.pid(), "NSpid").split(' ').count(), 2);
     assert_eq!(status(process.pid(), "PPid"), std::process::id().to_string());
-    assert_eq!(live.sh(&format!("grep PPid /proc/{}/status", inner_pid(process.pid()))), "PPid:\t0");
+    assert_eq!(
+        live.sh(&format!("grep PPid /proc/{}/status", inner_pid(process.pid()))),
+        "PPid:\t0"
+    );
     drop(process);
     live.delete();
 }

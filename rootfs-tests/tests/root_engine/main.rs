@@ -10,31 +10,45 @@
 
 mod support;
 
-/// Declares the modules of tests and the program that runs their tables.
-macro_rules! suite {
-    ($($module:ident,)+) => {
-        $(mod $module;)+
+mod binds;
+mod cgroups;
+mod devices;
+mod escapes;
+mod exec;
+mod faults;
+mod identity;
+mod input;
+mod lifecycle;
+mod mounts;
+mod namespaces;
+mod process;
+mod resources;
+mod streams;
+mod terminal;
 
-        fn main() -> std::process::ExitCode {
-            if let Some(code) = support::payload::called() {
-                return code;
-            }
-            support::harness::main(&[$((stringify!($module), $module::TESTS)),+])
-        }
-    };
-}
+use std::process::ExitCode;
 
-suite! {
-    binds,
-    cgroups,
-    devices,
-    exec,
-    identity,
-    lifecycle,
-    mounts,
-    namespaces,
-    process,
-    resources,
-    streams,
-    terminal,
+fn main() -> ExitCode {
+    if let Some(code) = support::payload::called() {
+        return code;
+    }
+    support::harness::main(&[
+        ("binds", binds::TESTS),
+        ("cgroups", cgroups::TESTS),
+        ("devices", devices::TESTS),
+        ("escapes::images", escapes::images::TESTS),
+        ("escapes::neighbours", escapes::neighbours::TESTS),
+        ("escapes::races", escapes::races::TESTS),
+        ("exec", exec::TESTS),
+        ("faults", faults::TESTS),
+        ("identity", identity::TESTS),
+        ("input", input::TESTS),
+        ("lifecycle", lifecycle::TESTS),
+        ("mounts", mounts::TESTS),
+        ("namespaces", namespaces::TESTS),
+        ("process", process::TESTS),
+        ("resources", resources::TESTS),
+        ("streams", streams::TESTS),
+        ("terminal", terminal::TESTS),
+    ])
 }

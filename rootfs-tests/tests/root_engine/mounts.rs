@@ -224,10 +224,9 @@ fn a_tmpfs_keeps_the_mode_that_it_covers(arena: &Arena) {
 
 /// Red if the root can be written to, or what is mounted on it cannot.
 fn a_read_only_root(arena: &Arena) {
-    let mut case = arena.sh(
-        "touch /x 2>&1; touch /home/boat/x 2>&1; touch /run/x /dev/shm/x && echo rest; \
-         mount -o remount,rw / 2>&1",
-    );
+    let mut case = arena
+        .sh("touch /x 2>&1; touch /home/boat/x 2>&1; touch /run/x /dev/shm/x && echo rest; \
+         mount -o remount,rw / 2>&1");
     case.config["root"]["readonly"] = json!(true);
     let outcome = case.run();
     let lines: Vec<&str> = outcome.out.lines().collect();
@@ -277,9 +276,12 @@ fn masked_paths_show_nothing(arena: &Arena) {
          umount /home 2>/dev/null && echo lifted; mount -o remount,rw /home 2>/dev/null; exit 0",
     );
     masks(&mut case, &["/etc/passwd", "/home", "/proc/kcore", "/proc/keys", "/sys/firmware"]);
-    let names: Vec<String> =
-        case.config["process"]["capabilities"]["bounding"].as_array().unwrap().iter()
-            .map(|name| name.as_str().unwrap().to_owned()).collect();
+    let names: Vec<String> = case.config["process"]["capabilities"]["bounding"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap().to_owned())
+        .collect();
     let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     names.push("CAP_DAC_READ_SEARCH");
     case.capabilities(&names);

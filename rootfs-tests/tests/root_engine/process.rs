@@ -134,9 +134,12 @@ fn path_decides_where_programs_are_looked_for(arena: &Arena) {
 
 /// Red if the program starts elsewhere, or a directory is made with rights of its own.
 fn the_working_directory(arena: &Arena) {
-    for (cwd, want) in
-        [("/", "/"), ("/home/boat", "/home/boat"), ("/new/deep", "/new/deep"), ("/etc/../tmp", "/tmp")]
-    {
+    for (cwd, want) in [
+        ("/", "/"),
+        ("/home/boat", "/home/boat"),
+        ("/new/deep", "/new/deep"),
+        ("/etc/../tmp", "/tmp"),
+    ] {
         let mut case = arena.case(&["pwd"]);
         case.config["process"]["cwd"] = json!(cwd);
         assert_eq!(case.run().text(), want, "{cwd}");
@@ -199,7 +202,10 @@ fn limit(live: &Live, name: &str) -> (String, String) {
 }
 
 fn rlimits(limits: &[(&str, u64, u64)]) -> Value {
-    limits.iter().map(|(kind, soft, hard)| json!({ "type": kind, "soft": soft, "hard": hard })).collect()
+    limits
+        .iter()
+        .map(|(kind, soft, hard)| json!({ "type": kind, "soft": soft, "hard": hard }))
+        .collect()
 }
 
 /// Red if a limit lands on another resource, or those not listed are not the engine's.

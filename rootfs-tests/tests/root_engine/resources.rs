@@ -130,7 +130,8 @@ fn the_number_of_processes_is_limited(arena: &Arena) {
     limits(&mut case, "pids", json!({ "limit": 3 }));
     let mut live = case.start();
     live.line();
-    let (process, streams) = live.exec_json(&live.process_spec(&["sh", "-c", "(true); echo no"])).unwrap();
+    let (process, streams) =
+        live.exec_json(&live.process_spec(&["sh", "-c", "(true); echo no"])).unwrap();
     process.start(LIMIT).unwrap();
     let (out, err) = streams.finish();
     assert!(out.is_empty() && err.contains("fork"), "{out} {err}");

@@ -19,10 +19,8 @@ tests!(
 /// Red if a user's program cannot open /dev/stdout and /dev/stderr, as log settings of many images
 /// do.
 fn pipes_belong_to_the_user(arena: &Arena) {
-    let mut case = arena.sh(
-        "for fd in 0 1 2; do stat -L -c %u /proc/self/fd/$fd; done; \
-         echo out > /dev/stdout; echo err > /dev/stderr",
-    );
+    let mut case = arena.sh("for fd in 0 1 2; do stat -L -c %u /proc/self/fd/$fd; done; \
+         echo out > /dev/stdout; echo err > /dev/stderr");
     case.user(USER, USER, &[]);
     let outcome = case.run();
     assert_eq!(outcome.text(), format!("{USER}\n{USER}\n{USER}\nout"));

@@ -7,7 +7,7 @@ use crate::consts::{
     AT_FDCWD, CLOSE_RANGE_CLOEXEC, EACCES, EINTR, ENOSYS, EPERM, F_SETFD, FD_CLOEXEC, KEY_POS_ALL,
     KEY_USR_LINK, KEY_USR_READ, KEY_USR_SEARCH, KEY_USR_VIEW, KEYCTL_JOIN_SESSION_KEYRING,
     KEYCTL_SETPERM, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, O_DIRECTORY, O_PATH, PR_SET_DUMPABLE,
-    PR_SET_NO_NEW_PRIVS, SCM_RIGHTS, SOL_SOCKET,
+    PR_SET_NO_NEW_PRIVS, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, SCM_RIGHTS, SOL_SOCKET,
 };
 use crate::creds::{self, Capabilities};
 use crate::exec::{self, Program};
@@ -38,6 +38,7 @@ pub fn main(socket: i32) -> ! {
     // The socket had to survive the exec of this program and must not survive the next one.
     let _ = syscall!(nr::FCNTL, socket, F_SETFD, FD_CLOEXEC);
     let socket = console::keep_standard_numbers(socket);
+    close_all_but(socket);
     let mut init = Init {
         socket,
         root: -1,
@@ -227,7 +228,7 @@ impl Init {
             }
             Step::Program { file, args, env, uid } => {
                 if let Some(path) = self.cwd.take() {
-                    syscall!(nr::CHDIR, path)?;
+                    self.change_directory(path)?;
                 }
                 inside_root()?;
                 self.program = Some(Program::prepare(self.root, file, args, env, uid)?);
@@ -267,13 +268,21 @@ impl Init {
     }
 
     fn enter_cwd(&mut self, path: &'static CStr) -> Outcome {
-        match syscall!(nr::CHDIR, path) {
+        match self.change_directory(path) {
             Err(fault) if matches!(fault.errno, EACCES | EPERM) => {
                 self.cwd = Some(path);
                 Ok(())
             }
-            other => done(other),
+            other => other,
         }
+    }
+
+    /// By descriptor and without magic links: a path such as /proc/self/fd/7
+    /// must not lead through what is open here (CVE-2024-21626).
+    fn change_directory(&self, path: &CStr) -> Outcome {
+        let rules = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+        let directory = openat2(self.root, path, O_PATH | O_DIRECTORY, 0, rules)?;
+        done(syscall!(nr::FCHDIR, directory.number()))
     }
 
     /// Reports and waits until the engine lets it go on.
@@ -306,6 +315,15 @@ impl Init {
             }
         }
     }
+}
+
+/// Whatever else the engine's process had open without close-on-exec: nothing
+/// of it must be there when a path of the container is looked up.
+fn close_all_but(socket: i32) {
+    if socket > 3 {
+        let _ = syscall!(nr::CLOSE_RANGE, 3_u32, socket - 1, 0_u32);
+    }
+    let _ = syscall!(nr::CLOSE_RANGE, socket + 1, u32::MAX, 0_u32);
 }
 
 fn done(result: Outcome<usize>) -> Outcome {

@@ -84,8 +84,8 @@ fn tree(field: &str, path: &Path, recursive: bool) -> Result<OwnedFd> {
     let failed = |error: boathook_fs::Error| {
         let kind = match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => ErrorKind::InvalidInput,
-            Some(libc::EPERM | libc::EACCES) => ErrorKind::PermissionDenied,
-            _ => ErrorKind::Internal,
+            Some(errno) => Error::sys("", std::io::Error::from_raw_os_error(errno)).kind(),
+            None => ErrorKind::Internal,
         };
         Error::new(kind, format!("{field}: {error}"))
     };

@@ -41,7 +41,8 @@ pub(super) fn steps(build: &mut Builder, spec: &Spec) -> Result<()> {
     }
     let listed = spec.linux().as_ref().and_then(|l| l.devices().as_deref()).unwrap_or_default();
     for (path, major, minor) in DEFAULT {
-        if listed.iter().any(|device| device.path() == Path::new(path)) {
+        // A mount on /dev/random, say, takes the place of the node.
+        if listed.iter().any(|device| device.path() == Path::new(path)) || mounted(spec, path) {
             continue;
         }
         let path = text::c_string("linux.devices", path)?;
@@ -54,8 +55,18 @@ pub(super) fn steps(build: &mut Builder, spec: &Spec) -> Result<()> {
     for (target, path) in LINKS {
         build.push(&Step::Link { target, path, replace: 0 });
     }
-    build.push(&Step::Link { target: c"pts/ptmx", path: c"/dev/ptmx", replace: 1 });
+    if !mounted(spec, "/dev/ptmx") {
+        build.push(&Step::Link { target: c"pts/ptmx", path: c"/dev/ptmx", replace: 1 });
+    }
     Ok(())
+}
+
+/// Whether the config mounts something exactly there.
+fn mounted(spec: &Spec, path: &str) -> bool {
+    spec.mounts().iter().flatten().any(|mount| {
+        let place = text::in_container("destination", mount.destination());
+        place.is_ok_and(|place| place.to_bytes() == path.as_bytes())
+    })
 }
 
 fn dev_is_bound(spec: &Spec) -> bool {

@@ -3,7 +3,7 @@
 use std::io::Result;
 use std::process::ExitCode;
 
-use super::sys;
+use super::{spy, sys};
 
 /// The first argument that makes the program a payload.
 const FLAG: &str = "--payload";
@@ -26,6 +26,8 @@ pub(crate) fn called() -> Option<ExitCode> {
     let done = match name.as_str() {
         "eat" => eat(),
         "keyring" => keyring(),
+        "peek" => spy::peek(&arguments.next().unwrap_or_default()),
+        "spy" => spy::spy(),
         other => Err(std::io::Error::other(format!("no payload {other:?}"))),
     };
     Some(match done {

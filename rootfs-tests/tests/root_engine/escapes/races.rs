@@ -1,0 +1,178 @@
+//! Somebody swaps paths while the engine uses them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::support::{Arena, Case, census, mountinfo, tests};
+
+tests!(
+    mount_points_of_a_shared_volume,
+    missing_mount_points_of_a_shared_volume,
+    masked_and_read_only_paths,
+    devices_and_their_directory,
+);
+
+/// How long each race is run; a runtime that can lose one does so in a fraction of it.
+const RACE: Duration = Duration::from_millis(1500);
+
+/// Runs `round` again and again while another thread exchanges the two names as fast as it can.
+/// Returns how often each happened, and that both did is checked here.
+fn while_swapping(one: &Path, other: &Path, mut round: impl FnMut()) {
+    let stop = AtomicBool::new(false);
+    let swaps = AtomicU64::new(0);
+    let mut rounds = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+                swaps.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let end = Instant::now() + RACE;
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            while Instant::now() < end {
+                round();
+                rounds += 1;
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let swaps = swaps.into_inner();
+    assert!(rounds >= 5 && swaps > 10 * rounds, "{rounds} rounds and {swaps} swaps");
+}
+
+/// A directory of the host with a file in it, which nobody may change.
+fn precious(arena: &Arena) -> std::path::PathBuf {
+    let dir = arena.make_dir("precious");
+    fs::write(dir.join("file"), "precious").unwrap();
+    dir
+}
+
+#[track_caller]
+fn assert_untouched(dir: &Path) {
+    assert_eq!(census::entries(dir), ["file"]);
+    assert_eq!(fs::read_to_string(dir.join("file")).unwrap(), "precious");
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(dir.to_str().unwrap()), "mounted over on the host");
+}
+
+/// A volume that two containers share, with a directory and a link of swapping names in it.
+fn volume(arena: &Arena, target: &Path) -> std::path::PathBuf {
+    let volume = arena.make_dir("volume");
+    fs::create_dir(volume.join("dir")).unwrap();
+    symlink(target, volume.join("link")).unwrap();
+    volume
+}
+
+/// CVE-2021-30465: a mount point is resolved once, to a descriptor, within the root. Seen red with
+/// `paths::rules` returning 0: the source was mounted over the host's directory in the container's
+/// table before the pivot, and `mountinfo` showed it outside of the volume.
+fn mount_points_of_a_shared_volume(arena: &Arena) {
+    let target = precious(arena);
+    let volume = volume(arena, &target);
+    let source = arena.make_dir("source");
+    fs::write(source.join("mark"), "").unwrap();
+    let mut case = arena.sleeper();
+    case.bind(&volume, "/vol", &["rbind"]);
+    case.bind(&source, "/vol/dir", &["rbind"]);
+    // Where the link leads inside, there is a directory, too.
+    fs::create_dir_all(case.file(target.to_str().unwrap())).unwrap();
+    let (dir, link) = (volume.join("dir"), volume.join("link"));
+    let inside = target.to_str().unwrap();
+    while_swapping(&dir, &link, || {
+        match case.create() {
+            Ok(live) => {
+                let table = mountinfo::parse(&live.proc("mountinfo"));
+                let places: Vec<&str> = table
+                    .iter()
+                    .filter(|entry| entry.root.ends_with("/source"))
+                    .map(|entry| entry.point.as_str())
+                    .collect();
+                let fine = ["/vol/dir", "/vol/link", inside];
+                assert!(places.len() == 1 && fine.contains(&places[0]), "{places:?}");
+                live.delete();
+            }
+            // To lose is to be refused.
+            Err(error) => assert!(error.to_string().contains("/vol/dir"), "{error}"),
+        }
+        assert_untouched(&target);
+    });
+}
+
+/// CVE-2024-45310: what is missing is made one name at a time in an open directory. Seen red with
+/// `paths::rules` returning 0: directories appeared in the host's directory.
+fn missing_mount_points_of_a_shared_volume(arena: &Arena) {
+    let target = precious(arena);
+    let volume = volume(arena, &target);
+    let mut case = arena.sleeper();
+    case.bind(&volume, "/vol", &["rbind"]);
+    case.bind(&arena.make_dir("source"), "/vol/dir/new/deep", &["rbind"]);
+    case.bind(&target.join("file"), "/vol/dir/other/name", &["rbind", "ro"]);
+    let (dir, link) = (volume.join("dir"), volume.join("link"));
+    while_swapping(&dir, &link, || {
+        if let Ok(live) = case.create() {
+            live.delete();
+        }
+        assert_untouched(&target);
+        for made in [&dir, &link] {
+            if fs::symlink_metadata(made).is_ok_and(|found| found.is_dir()) {
+                let _ = fs::remove_dir_all(made.join("new"));
+                let _ = fs::remove_dir_all(made.join("other"));
+            }
+        }
+        let _ = fs::remove_dir_all(case.file(target.to_str().unwrap()));
+    });
+}
+
+/// CVE-2025-31133, the racing form: the object that masks is never looked up in the container, and
+/// what is masked is covered where it was found.
+fn masked_and_read_only_paths(arena: &Arena) {
+    let target = precious(arena);
+    let mut case = arena.sh("true");
+    let dir = case.file("/work");
+    fs::create_dir_all(dir.join("dir")).unwrap();
+    fs::write(dir.join("dir/secret"), "secret").unwrap();
+    symlink(&target, dir.join("link")).unwrap();
+    case.config["linux"]["maskedPaths"] = serde_json::json!(["/work/dir/secret", "/work/dir/file"]);
+    case.config["linux"]["readonlyPaths"] = serde_json::json!(["/work/dir"]);
+    while_swapping(&dir.join("dir"), &dir.join("link"), || {
+        if let Ok(live) = case.create() {
+            let table = mountinfo::parse(&live.proc("mountinfo"));
+            for entry in table.iter().filter(|entry| entry.root == "/null") {
+                assert!(entry.point.starts_with("/work/") || entry.point.starts_with("/proc/"));
+            }
+            live.delete();
+        }
+        assert_untouched(&target);
+    });
+}
+
+/// CVE-2026-41579, the racing form: nodes are made in a directory that is held open.
+fn devices_and_their_directory(arena: &Arena) {
+    let target = precious(arena);
+    let mut case: Case<'_> = arena.case(&["/bin/busybox", "true"]);
+    let mounts = case.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    // Overlayfs cannot exchange a directory of its lower layer.
+    let plain = case.bundle().join("plain");
+    fs::create_dir_all(plain.join("bin")).unwrap();
+    fs::create_dir_all(plain.join("dev")).unwrap();
+    fs::copy(arena.image().join("bin/busybox"), plain.join("bin/busybox")).unwrap();
+    case.config["root"]["path"] = serde_json::json!("plain");
+    let (dev, link) = (plain.join("dev"), plain.join("link"));
+    symlink(&target, &link).unwrap();
+    while_swapping(&dev, &link, || {
+        if let Ok(live) = case.create() {
+            live.delete();
+        }
+        assert_untouched(&target);
+    });
+}
