@@ -182,12 +182,22 @@ impl Server {
         method: &str,
         request: &Q,
     ) -> Result<A, ttrpc::Error> {
+        self.try_call_within(SOON, service, method, request)
+    }
+
+    /// A call whose caller gives up after `limit`.
+    pub(crate) fn try_call_within<Q: Message, A: Message>(
+        &self,
+        limit: Duration,
+        service: &str,
+        method: &str,
+        request: &Q,
+    ) -> Result<A, ttrpc::Error> {
         let mut envelope = Request::new();
         envelope.service = service.to_owned();
         envelope.method = method.to_owned();
         envelope.payload = request.write_to_bytes().unwrap();
-        let limit = i64::try_from(SOON.as_nanos()).unwrap();
-        envelope.timeout_nano = limit;
+        envelope.timeout_nano = i64::try_from(limit.as_nanos()).unwrap();
         let response = self.client.request(envelope)?;
         Ok(A::parse_from_bytes(&response.payload).unwrap())
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, CloseIORequest, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
@@ -336,6 +337,39 @@ fn a_failed_create_leaves_nothing_and_the_id_is_free() {
     assert_eq!(code, Code::INVALID_ARGUMENT, "{text}");
     assert!(!fs::exists(format!("/run/boathook/{}/{}", bundle.namespace, bundle.id)).unwrap());
     bundle.write_config(&good);
+    task.create(&bundle, "", "");
+    task.delete("");
+}
+
+#[test]
+fn callers_that_give_up_stop_nothing_and_leave_nothing() {
+    let bundle = Bundle::new(&["-v"]);
+    let server = bundle.serve();
+    let request = CreateTaskRequest {
+        id: bundle.id.clone(),
+        bundle: bundle.path().to_str().unwrap().to_owned(),
+        ..CreateTaskRequest::default()
+    };
+    let delete = DeleteRequest { id: bundle.id.clone(), ..DeleteRequest::default() };
+    for micros in [1, 100, 300, 1000, 3000, 10_000] {
+        let limit = Duration::from_micros(micros);
+        let created: Result<CreateTaskResponse, _> =
+            server.try_call_within(limit, TASK_V3, "Create", &request);
+        // What the daemon does after a Create that failed for it. The first
+        // Delete may be given up too; the second one joins it or comes late.
+        let _: Result<DeleteResponse, _> =
+            server.try_call_within(limit, TASK_V3, "Delete", &delete);
+        match server.try_call::<_, DeleteResponse>(TASK_V3, "Delete", &delete) {
+            Ok(_) => {}
+            Err(ttrpc::Error::RpcStatus(status)) if status.code() == Code::NOT_FOUND => {}
+            Err(other) => panic!("{micros} µs, {created:?}: {other}"),
+        }
+        let state = StateRequest { id: bundle.id.clone(), ..StateRequest::default() };
+        assert_eq!(server.refused("State", &state).0, Code::NOT_FOUND);
+        let dir = format!("/run/boathook/{}/{}", bundle.namespace, bundle.id);
+        assert!(!fs::exists(&dir).unwrap(), "{dir} stayed");
+    }
+    let task = task(&server, &bundle);
     task.create(&bundle, "", "");
     task.delete("");
 }
