@@ -4,12 +4,14 @@ use std::io::Result;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::time::{Sleep, sleep};
 
 use crate::failure::{self, Failure};
 
@@ -53,7 +55,13 @@ pub struct Incoming {
     listener: UnixListener,
     connections: Connections,
     uid: u32,
+    /// Nothing is accepted until then.
+    pause: Option<Pin<Box<Sleep>>>,
 }
+
+/// How long to wait after accept(2) has failed: for want of descriptors it
+/// would fail again at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Incoming {
     /// Takes over a bound listener. To be called inside the runtime.
@@ -65,7 +73,8 @@ impl Incoming {
             .set_nonblocking(true)
             .and_then(|()| UnixListener::from_std(listener))
             .map_err(|e| Failure::sys("watch the socket", e))?;
-        Ok(Self { listener, connections, uid: rustix::process::geteuid().as_raw() })
+        let uid = rustix::process::geteuid().as_raw();
+        Ok(Self { listener, connections, uid, pause: None })
     }
 
     /// The mode of the socket keeps others out already; a descriptor that was
@@ -85,11 +94,18 @@ impl Incoming {
 impl Stream for Incoming {
     type Item = Result<Connection>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
             match self.listener.poll_accept(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Err(error)) => {
+                    crate::warning!("accept: {error}");
+                    self.pause = Some(Box::pin(sleep(PAUSE)));
+                }
                 Poll::Ready(Ok((stream, _))) if self.allowed(&stream) => {
                     let open = self.connections.opened();
                     return Poll::Ready(Some(Ok(Connection { stream, _open: open })));

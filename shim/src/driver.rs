@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::effects::{Effects, Result as EffectResult};
+use crate::effects::{Delivery, Effects};
 use crate::failure::{Failure, Result};
 use crate::table::{Action, Answer, Command, Input, Table, Token};
 
@@ -40,7 +40,7 @@ pub(crate) enum Message {
     Request(Request),
     Input(Input),
     /// A finished effect that brings descriptors with it.
-    Effect(EffectResult),
+    Delivery(Delivery),
 }
 
 /// The way to the driver; cheap to clone. What is sent after the driver has
@@ -69,8 +69,8 @@ impl Inbox {
         let _ = self.0.send(Message::Input(input));
     }
 
-    pub(crate) fn effect(&self, result: EffectResult) {
-        let _ = self.0.send(Message::Effect(result));
+    pub(crate) fn deliver(&self, delivery: Delivery) {
+        let _ = self.0.send(Message::Delivery(delivery));
     }
 }
 
@@ -148,8 +148,8 @@ impl Driver {
                 }
                 self.apply(input);
             }
-            Message::Effect(result) => {
-                if let Some(input) = self.effects.absorb(result) {
+            Message::Delivery(delivery) => {
+                if let Some(input) = self.effects.absorb(delivery) {
                     self.apply(input);
                 }
             }

@@ -41,7 +41,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A finished effect that hands something over.
 #[derive(Debug)]
-pub(crate) enum Result {
+pub(crate) enum Delivery {
     Created(ContainerNo, ProcessNo, failure::Result<Box<NewContainer>>),
     Started(ContainerNo, ProcessNo, failure::Result<Box<NewProcess>>),
     Deleted(ContainerNo, failure::Result<()>),
@@ -185,13 +185,13 @@ impl Effects {
     }
 
     /// Takes what a finished effect brings, and tells the table what came of it.
-    pub(crate) fn absorb(&mut self, result: Result) -> Option<Input> {
-        let outcome = match result {
-            Result::Created(no, init, Ok(new)) => return self.adopt_container(no, init, *new),
-            Result::Created(no, _, Err(failure)) => Outcome::Created(no, Err(failure)),
-            Result::Started(no, process, Ok(new)) => return self.adopt_exec(no, process, *new),
-            Result::Started(_, process, Err(failure)) => Outcome::Started(process, Err(failure)),
-            Result::Deleted(no, result) => {
+    pub(crate) fn absorb(&mut self, delivery: Delivery) -> Option<Input> {
+        let outcome = match delivery {
+            Delivery::Created(no, init, Ok(new)) => return self.adopt_container(no, init, *new),
+            Delivery::Created(no, _, Err(failure)) => Outcome::Created(no, Err(failure)),
+            Delivery::Started(no, process, Ok(new)) => return self.adopt_exec(no, process, *new),
+            Delivery::Started(_, process, Err(failure)) => Outcome::Started(process, Err(failure)),
+            Delivery::Deleted(no, result) => {
                 if result.is_ok() {
                     self.containers.remove(&no);
                     self.records.remove(&no);

@@ -24,8 +24,10 @@ use crate::options::Options;
 use crate::service::Service;
 use crate::socket::SocketFile;
 
-/// Threads for what must not block the server; they end when idle.
-const POOL: usize = 4;
+/// Threads for what must not block the server; they end when idle. As many as
+/// containers of one pod may be stuck in the kernel at once while the others
+/// go on.
+const POOL: usize = 16;
 const POOL_KEEP_ALIVE: Duration = Duration::from_millis(200);
 /// Enough for the engine; only touched pages count.
 const POOL_STACK: usize = 512 * 1024;
@@ -120,6 +122,6 @@ async fn serve(setup: Setup) -> Result<()> {
         crate::warning!("a client has not taken its last answers");
     }
     effects.finish(EVENTS_LIMIT).await;
-    crate::info!("done");
+    crate::debug!("done");
     Ok(())
 }

@@ -9,7 +9,7 @@ use boathook_fs::rootfs::{mount_rootfs, unmount_rootfs};
 use boathook_runtime::{Create, CreateOptions, Created, Engine, Process, Stdio, spec};
 use tokio::task::spawn_blocking;
 
-use super::{Effects, Live, LiveProcess, Result, pid};
+use super::{Delivery, Effects, Live, LiveProcess, pid};
 use crate::bundle::Record;
 use crate::failure;
 use crate::io::{self, ContainerEnds, Prepared, PreparedTerminal, Streams};
@@ -78,7 +78,7 @@ impl Effects {
         let inbox = self.inbox.clone();
         spawn_blocking(move || {
             let new = create(&engine, root, &request).map(Box::new);
-            inbox.effect(Result::Created(no, init, new));
+            inbox.deliver(Delivery::Created(no, init, new));
         });
     }
 

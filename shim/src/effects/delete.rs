@@ -6,7 +6,7 @@ use std::time::Duration;
 use boathook_fs::rootfs::unmount_rootfs;
 use tokio::task::spawn_blocking;
 
-use super::{Effects, Live, Result};
+use super::{Delivery, Effects, Live};
 use crate::bundle::Record;
 use crate::failure::{self, ErrorKind, Failure};
 use crate::table::ContainerNo;
@@ -33,7 +33,7 @@ impl Effects {
             let removed = removed
                 .await
                 .unwrap_or_else(|e| Err(Failure::new(ErrorKind::Internal, format!("delete: {e}"))));
-            inbox.effect(Result::Deleted(no, removed));
+            inbox.deliver(Delivery::Deleted(no, removed));
         });
     }
 }

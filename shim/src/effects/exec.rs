@@ -9,7 +9,7 @@ use oci_spec::runtime::Process as ProcessSpec;
 use tokio::task::spawn_blocking;
 
 use super::create::open;
-use super::{Effects, Live, LiveProcess, Result, START_LIMIT, pid};
+use super::{Delivery, Effects, Live, LiveProcess, START_LIMIT, pid};
 use crate::failure::{self, Failure};
 use crate::io::{Prepared, Streams};
 use crate::reaper::report_exit;
@@ -41,7 +41,7 @@ impl Effects {
         let spec = spec.ok_or_else(|| Failure::wrong_state("the process was started before"));
         spawn_blocking(move || {
             let new = live.and_then(|live| Ok(Box::new(run(&live, spec?, &stdio)?)));
-            inbox.effect(Result::Started(container, no, new));
+            inbox.deliver(Delivery::Started(container, no, new));
         });
     }
 

@@ -193,3 +193,24 @@ fn a_server_has_one_thread_when_it_is_idle() {
     let tasks = format!("/proc/{pid}/task");
     eventually("one thread", || fs::read_dir(&tasks).unwrap().count() == 1);
 }
+
+#[test]
+fn another_user_is_turned_away() {
+    let bundle = Bundle::new(&["-v"]);
+    let result = bundle.start();
+    let path = std::path::PathBuf::from(result.address.strip_prefix("unix://").unwrap());
+    // As if the modes did not keep others out.
+    for (path, mode) in [(bundle.path(), 0o755), (&bundle.sockets(), 0o755), (&path, 0o777)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let client = path.clone();
+    // The system call changes the user of one thread only, which then ends.
+    let thread = std::thread::spawn(move || {
+        rustix::thread::set_thread_uid(rustix::fs::Uid::from_raw(65534)).unwrap();
+        let mut stream = std::os::unix::net::UnixStream::connect(client).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.read(&mut [0]).unwrap()
+    });
+    assert_eq!(thread.join().unwrap(), 0, "the connection is not closed");
+    Server::connect(&result.address).pid();
+}
