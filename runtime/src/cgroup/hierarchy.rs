@@ -84,6 +84,13 @@ impl Hierarchies {
         Ok(Self(Arc::new(Inner { layout, roots })))
     }
 
+    /// Plain directories in the place of hierarchies, with recorded files.
+    #[cfg(test)]
+    pub(super) fn recorded(layout: Layout) -> Self {
+        let roots = layout.mounts.iter().map(|m| open_dir(&m.mount_point).unwrap()).collect();
+        Self(Arc::new(Inner { layout, roots }))
+    }
+
     /// What is mounted where.
     pub fn layout(&self) -> &Layout {
         &self.0.layout

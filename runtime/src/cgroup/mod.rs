@@ -41,6 +41,9 @@ mod update;
 mod v1;
 mod v2;
 
+#[cfg(test)]
+mod recorded;
+
 pub use controller::{Controller, Controllers};
 pub use create::Join;
 pub use devices::{Access, DeviceKind, DeviceMatch, DeviceProgram, DeviceRule};

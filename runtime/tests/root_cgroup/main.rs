@@ -9,5 +9,6 @@ mod bpf;
 mod create;
 mod devices;
 mod end;
+mod limits;
 mod live;
 mod support;

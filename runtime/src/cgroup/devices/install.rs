@@ -99,7 +99,12 @@ pub(in crate::cgroup) fn install(at: At<'_>, wanted: Option<&Loaded>, fresh: boo
     }
     let failed = |errno| attach_error(at, errno);
     let cgroup = file::open_dir_list(at.root, at.path).map_err(failed)?;
-    let mut ours = if fresh { Vec::new() } else { find(cgroup.as_fd()).map_err(failed)? };
+    let found = if fresh { Ok(Vec::new()) } else { find(cgroup.as_fd()) };
+    let mut ours = match found {
+        // Who may not ask has not attached anything either.
+        Err(_) if wanted.is_none() => Vec::new(),
+        found => found.map_err(failed)?,
+    };
     if let Some(Loaded(program)) = wanted {
         match ours.pop() {
             Some(old) => replace(cgroup.as_fd(), program.as_fd(), old.as_fd()),

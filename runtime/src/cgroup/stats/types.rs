@@ -14,7 +14,8 @@ pub enum Stats {
     V2(Box<V2Stats>),
 }
 
-/// Usage as cgroup v1 counts it. A controller that is not mounted is `None`.
+/// Usage as cgroup v1 counts it. A controller that is not mounted is `None`;
+/// of those that a hybrid host has on v2 only, pids, hugetlb and rdma are shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct V1Stats {
     /// `cpu` and `cpuacct`; `None` when neither is mounted.

@@ -5,8 +5,9 @@ use nix::errno::Errno;
 use super::parse::{self, number, pairs};
 use super::types::{
     BlkioEntry, HugetlbUsage, MemoryOomControl, MemoryStatV1, MemoryUsage, PidsUsage, V1Blkio,
-    V1Cpu, V1Memory, V1Rdma, V1Stats,
+    V1Cpu, V1Memory, V1Rdma, V1Stats, V2Hugetlb,
 };
+use super::v2;
 use crate::cgroup::controller::Controller;
 use crate::cgroup::group::{At, Cgroup};
 use crate::error::Result;
@@ -15,20 +16,27 @@ use crate::error::Result;
 const NS_PER_TICK: u64 = 10_000_000;
 
 pub(super) fn read(group: &Cgroup) -> Result<V1Stats> {
-    let at = |controller| group.member(controller);
-    let rdma = match at(Controller::Rdma) {
+    let on_v2 = |controller| group.hierarchies.layout().on_v2(controller);
+    // What a hybrid host counts on v2 has other files.
+    let at = |controller| group.member(controller).filter(|_| !on_v2(controller));
+    let rdma = match group.member(Controller::Rdma) {
         Some(at) => Some(V1Rdma {
             current: parse::rdma(&text(at, "rdma.current")?),
             limit: parse::rdma(&text(at, "rdma.max")?),
         }),
         None => None,
     };
+    let hugetlb = match group.member(Controller::Hugetlb) {
+        Some(at) if on_v2(Controller::Hugetlb) => hugetlb_of_v2(at)?,
+        Some(at) => hugetlb(at)?,
+        None => Vec::new(),
+    };
     Ok(V1Stats {
         cpu: cpu(at(Controller::Cpu), at(Controller::Cpuacct))?,
         memory: at(Controller::Memory).map(memory).transpose()?,
-        pids: at(Controller::Pids).map(pids).transpose()?,
+        pids: group.member(Controller::Pids).map(pids).transpose()?,
         blkio: at(Controller::Blkio).map(blkio).transpose()?,
-        hugetlb: at(Controller::Hugetlb).map(hugetlb).transpose()?.unwrap_or_default(),
+        hugetlb,
         rdma,
     })
 }
@@ -179,4 +187,15 @@ fn hugetlb(at: At<'_>) -> Result<Vec<HugetlbUsage>> {
         })
     };
     super::page_sizes(at, ".usage_in_bytes")?.into_iter().map(entry).collect()
+}
+
+/// v2 keeps no high-water mark; the present usage is the best that is known.
+fn hugetlb_of_v2(at: At<'_>) -> Result<Vec<HugetlbUsage>> {
+    let entry = |huge: V2Hugetlb| HugetlbUsage {
+        usage: huge.current,
+        max: huge.current,
+        failcnt: huge.failcnt,
+        page_size: huge.page_size,
+    };
+    Ok(v2::hugetlb(at)?.into_iter().map(entry).collect())
 }

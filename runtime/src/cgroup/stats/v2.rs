@@ -135,7 +135,7 @@ fn memory_events(text: &str) -> Option<MemoryEvents> {
     (!text.is_empty()).then_some(out)
 }
 
-fn hugetlb(at: At<'_>) -> Result<Vec<V2Hugetlb>> {
+pub(super) fn hugetlb(at: At<'_>) -> Result<Vec<V2Hugetlb>> {
     let entry = |page_size: String| {
         let file = |what: &str| text(at, &format!("hugetlb.{page_size}.{what}"));
         let events = file("events")?;
