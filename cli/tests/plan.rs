@@ -1,5 +1,7 @@
 //! `boathook plan` as a person or a script uses it.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
