@@ -12,7 +12,7 @@ use super::support::{Arena, Child, deadline, parse};
 fn block_device() -> (u32, u32) {
     let text = fs::read_to_string("/proc/partitions").unwrap();
     let first = text.lines().nth(2).unwrap();
-    let mut fields = first.split_whitespace().map(|field| field.parse::<u32>());
+    let mut fields = first.split_whitespace().map(str::parse::<u32>);
     (fields.next().unwrap().unwrap(), fields.next().unwrap().unwrap())
 }
 
@@ -71,7 +71,7 @@ fn block_io_is_counted() {
     // Not exactly: the programs may have come from the disk as well.
     let (bytes, requests) =
         (read(&blkio.io_service_bytes_recursive), read(&blkio.io_serviced_recursive));
-    assert!(bytes >= 1 << 20 && bytes < 64 << 20, "{blkio:?}");
+    assert!((1 << 20..64 << 20).contains(&bytes), "{blkio:?}");
     assert!(requests >= 16 && requests * 512 <= bytes, "{blkio:?}");
     group.delete(deadline()).unwrap();
     arena.assert_clean();
