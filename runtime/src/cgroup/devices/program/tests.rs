@@ -230,3 +230,24 @@ fn too_many_rules_are_refused() {
         assert_eq!(run(program.as_ref(), asked(n)), n % 2 == 0, "{n}");
     }
 }
+
+/// Red if access(2) with `F_OK`, which asks for nothing, is answered by a rule
+/// about another device. As on v1: yes where some rule allows something.
+#[test]
+fn a_question_for_nothing_needs_a_rule_that_allows_something() {
+    let rules = [
+        DeviceRule { allow: false, devices: None, access: Access::ALL },
+        DeviceRule {
+            allow: true,
+            devices: Some(DeviceMatch { kind: DeviceKind::Char, major: Some(7), minor: Some(1) }),
+            access: Access(1),
+        },
+    ];
+    let program = DeviceProgram::compile(&rules).unwrap();
+    let table = Table::new(&rules).unwrap();
+    for (minor, wanted) in [(1, true), (2, false)] {
+        let asked = ask(DeviceKind::Char, 7, minor, 0);
+        assert_eq!(run(program.as_ref(), asked), wanted, "{asked:?}");
+        assert_eq!(v1_kernel(&table, asked), wanted, "{asked:?}");
+    }
+}
