@@ -175,7 +175,7 @@ fn less_or_equal_behind_another(rule: &LinuxSyscall) -> bool {
 }
 
 /// The exit code of `work` under a profile that kills what it does not name.
-fn under(rules: Value, work: impl FnOnce() -> i32) -> i32 {
+fn under(rules: &Value, work: impl FnOnce() -> i32) -> i32 {
     let spec = parse(json!({
         "defaultAction": "SCMP_ACT_KILL_PROCESS",
         "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"],
@@ -231,7 +231,7 @@ fn root_every_action_is_the_kernels() {
         ("KILL_PROCESS", None, -libc::SIGSYS),
     ] {
         let rules = rule(json!({ "action": format!("SCMP_ACT_{action}"), "errnoRet": errno }));
-        let code = under(rules, || match sys::call(getppid, [0; 3]) {
+        let code = under(&rules, || match sys::call(getppid, [0; 3]) {
             refused if refused < 0 => -refused as i32,
             _ => 0,
         });
@@ -240,7 +240,7 @@ fn root_every_action_is_the_kernels() {
     // And what no rule names.
     let unnamed = || sys::call(getppid, [0; 3]) as i32;
     assert_eq!(
-        under(json!([exits(), { "names": ["close"], "action": "SCMP_ACT_LOG" }]), unnamed),
+        under(&json!([exits(), { "names": ["close"], "action": "SCMP_ACT_LOG" }]), unnamed),
         -libc::SIGSYS
     );
 }
@@ -265,7 +265,7 @@ fn root_conditions_see_all_64_bits() {
         ([(1 << 40) + 1, 0, 0], 66),
         ([1 << 40, 0, 0], -libc::SIGSYS),
     ] {
-        let code = under(rules.clone(), || -sys::call(close, args) as i32);
+        let code = under(&rules, || -sys::call(close, args) as i32);
         assert_eq!(code, expected, "{args:x?}");
     }
 }
