@@ -37,10 +37,8 @@ fn an_exec_follows_init_into_its_cgroup(arena: &Arena) {
 /// Red if rules that cgroup v1 cannot express are refused, are not in force from the first
 /// instruction on, or are not changed by an update.
 fn rules_beyond_v1_hold_and_change(arena: &Arena) {
-    let mut case = arena.sh(
-        "mknod /tmp/one c 240 1; mknod /tmp/two c 240 2; \
-         for f in one two; do (: > /tmp/$f) 2>&1; done; sleep 1000000",
-    );
+    let mut case = arena.sh("mknod /tmp/one c 240 1; mknod /tmp/two c 240 2; \
+         for f in one two; do (: > /tmp/$f) 2>&1; done; sleep 1000000");
     let rules = case.config["linux"]["resources"]["devices"].as_array_mut().unwrap();
     rules.push(json!({ "allow": true, "type": "c", "major": 240, "access": "rw" }));
     rules.push(json!({ "allow": false, "type": "c", "major": 240, "minor": 2, "access": "w" }));
