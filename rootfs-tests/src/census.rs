@@ -1,9 +1,12 @@
 //! What is on this machine, to be compared before and after.
 //!
 //! The count is of the whole machine, not of what a test believes it made: mounts, cgroup
-//! directories of every hierarchy, processes of runtimes and containers, network namespaces,
-//! network links, sockets, and the files of runtimes. [`crate::host::exclusive`] keeps other
-//! suites away meanwhile.
+//! directories of every hierarchy, processes, network links, sockets, and the files of runtimes,
+//! network namespaces with a name among them. One without a name lives as long as a process in it.
+//!
+//! A machine has a life of its own, so processes count by [`crate::host::mark`], and what vanished
+//! counts only where a container's end must not have touched it: mounts and network links.
+//! [`crate::host::exclusive`] keeps other suites away meanwhile.
 
 mod sources;
 
@@ -17,6 +20,9 @@ use std::time::Duration;
 
 /// Things of one kind, each with how often it occurs.
 type Things = BTreeMap<String, usize>;
+
+/// The kinds of which nothing may vanish either.
+const LASTING: [&str; 2] = ["mount", "network link"];
 
 /// One count of everything.
 #[derive(Clone, Debug)]
@@ -50,7 +56,6 @@ impl Census {
             ("mount", sources::mounts()?),
             ("cgroup", sources::cgroups()?),
             ("process", sources::processes()?),
-            ("network namespace", sources::net_namespaces()?),
             ("network link", sources::links()?),
             ("socket", sources::sockets()?),
             ("file", sources::files(dirs)?),
@@ -70,6 +75,7 @@ impl Census {
                 let count = |things: &Things| things.get(name).copied().unwrap_or(0);
                 match (count(before), count(after)) {
                     (was, is) if was == is => {}
+                    (was, is) if is < was && !LASTING.contains(kind) => {}
                     (0, 1) => lines.push(format!("+ {kind} {name}")),
                     (1, 0) => lines.push(format!("- {kind} {name}")),
                     (was, is) => lines.push(format!("± {kind} {name}: {was} → {is}")),

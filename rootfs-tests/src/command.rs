@@ -207,13 +207,14 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Starts it; what it writes to standard error goes to the test's own.
+    /// Starts it with an open standard input; what it writes to standard error goes to the test's
+    /// own.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn start(mut command: Command) -> Result<Self> {
         let name = line(&command);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().during(|| format!("start {name}"))?;
         let pieces = drain(child.stdout.take());
         Ok(Self { child, name, pieces, buffer: Vec::new() })
@@ -250,6 +251,30 @@ impl Stream {
                 return Ok(lines);
             }
         }
+    }
+
+    /// Writes to its standard input.
+    ///
+    /// # Errors
+    /// It no longer reads, or the input was closed.
+    pub fn write(&mut self, text: &str) -> Result<()> {
+        let what = || format!("write to {}", self.name);
+        let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let pipe = self.child.stdin.as_mut().ok_or_else(gone).during(what)?;
+        pipe.write_all(text.as_bytes()).during(what)
+    }
+
+    /// Ends its standard input.
+    pub fn close_input(&mut self) {
+        self.child.stdin = None;
+    }
+
+    /// Waits for its end and returns its exit code.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn end(mut self) -> Result<i32> {
+        end(&mut self.child, &self.name, Deadline::after(PATIENCE)).map(code)
     }
 
     /// The process id.

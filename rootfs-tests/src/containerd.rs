@@ -1,7 +1,7 @@
 //! A private, real containerd.
 //!
 //! ```text
-//! /tmp/bhXXXXXX/          short, because socket paths may have 107 bytes
+//! /tmp/bh00c0deXXXX/      short, because socket paths may have 107 bytes
 //!   c.sock, c.sock.ttrpc  where ctr, CRI and shims reach it
 //!   root/ state/          the daemon's own
 //!   bin/                  first in its PATH: shims and runc of the release, the shim under test
@@ -39,6 +39,12 @@ pub const BOATHOOK: &str = "io.containerd.boathook.v2";
 /// The shim under test, as the daemon looks for it.
 const SHIM: &str = "containerd-shim-boathook-v2";
 
+/// Where runtimes keep a directory for each of containerd's namespaces.
+const RUNTIME_STATE: [&str; 2] = ["/run/containerd/runc", "/run/boathook"];
+
+/// Bytes of the daemon's log that a failure shows.
+const LOG_TAIL: usize = 3000;
+
 /// A running daemon; dropping it ends it and what it started.
 #[derive(Debug)]
 pub struct Daemon {
@@ -58,10 +64,7 @@ impl Daemon {
         host::need_root()?;
         host::exclusive()?;
         let packages = Packages::get(release)?;
-        let dir = tempfile::Builder::new()
-            .prefix("bh")
-            .tempdir_in("/tmp")
-            .during(|| "make a directory in /tmp")?;
+        let dir = host::temp_dir()?;
         let mut daemon = Self { packages, dir, child: None };
         daemon.prepare()?;
         daemon.up()?;
@@ -200,7 +203,7 @@ impl Daemon {
     #[must_use]
     pub fn log_tail(&self) -> String {
         let text = fs::read(self.path("containerd.log")).unwrap_or_default();
-        let from = text.len().saturating_sub(6000);
+        let from = text.len().saturating_sub(LOG_TAIL);
         let tail = String::from_utf8_lossy(text.get(from..).unwrap_or_default()).into_owned();
         format!("containerd's log ends:\n{tail}")
     }
@@ -223,7 +226,26 @@ impl Daemon {
         self.sweep()
     }
 
-    /// Interface names have 15 bytes, of which the directory's takes eight.
+    /// Removes pods and containers through the daemon, which undoes more of them than killing
+    /// their processes does; a daemon that no longer answers cannot.
+    fn evacuate(&self) {
+        if self.child.is_none() {
+            return;
+        }
+        if let Ok(cri) = Cri::connect(&self.socket()) {
+            for pod in cri.list_pods(None).unwrap_or_default() {
+                let _ = cri.stop_pod(&pod.id).and_then(|()| cri.remove_pod(&pod.id));
+            }
+        }
+        let ctr = self.ctr(self.name());
+        let containers = ctr.ok(&["container", "ls", "-q"]).map(|it| it.text()).unwrap_or_default();
+        for id in containers.lines() {
+            let _ = ctr.output(&["task", "delete", "--force", id]);
+            let _ = ctr.output(&["container", "delete", id]);
+        }
+    }
+
+    /// Interface names have 15 bytes, of which the directory's takes twelve.
     fn bridge(&self) -> String {
         format!("{}-br", self.name())
     }
@@ -233,7 +255,7 @@ impl Daemon {
     fn sweep(&self) -> Result<()> {
         host::remove_link(&self.bridge())?;
         host::remove_cgroup(self.name())?;
-        for runtime in ["/run/containerd/runc", "/run/boathook"] {
+        for runtime in RUNTIME_STATE {
             // Not empty is for the census to find.
             let _ = fs::remove_dir(Path::new(runtime).join(self.name()));
         }
@@ -282,6 +304,7 @@ impl Daemon {
 impl Drop for Daemon {
     /// Best effort for a suite that failed half-way; [`Daemon::end`] reports what goes wrong.
     fn drop(&mut self) {
+        self.evacuate();
         let _ = self.stop();
         for shim in self.shims() {
             let _ = host::signal(shim, Signal::KILL);
@@ -289,6 +312,9 @@ impl Drop for Daemon {
         }
         let _ = host::kill_cgroup(self.name());
         let _ = host::unmount_below(self.dir.path());
+        for runtime in RUNTIME_STATE {
+            let _ = fs::remove_dir_all(Path::new(runtime).join(self.name()));
+        }
         let _ = self.sweep();
     }
 }

@@ -149,6 +149,17 @@ impl Cri {
         answer.status.ok_or_else(|| Error::check(format!("{container} has no status")))
     }
 
+    /// The daemon's own details of a container, in JSON.
+    ///
+    /// # Errors
+    /// The server's refusal, or an answer without them.
+    pub fn container_info(&self, container: &str) -> Result<String> {
+        let request = StatusOfRequest { id: container.into(), verbose: true };
+        let mut answer: ContainerStatusResponse = self.call(method!("ContainerStatus"), request)?;
+        let info = answer.info.remove("info");
+        info.ok_or_else(|| Error::check(format!("{container} has no details")))
+    }
+
     /// The containers that match, all without a filter.
     ///
     /// # Errors

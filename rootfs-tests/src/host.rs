@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Longer than any suite runs.
 const TURN: Duration = Duration::from_secs(20 * 60);
@@ -39,6 +40,26 @@ pub fn exclusive() -> Result<()> {
     // A second thread that came first holds the same lock for the same process.
     let _ = TURN_HELD.set(run);
     Ok(())
+}
+
+/// A word that is in the name of everything this process makes: directories, and by them command
+/// lines, namespaces of containerd, cgroups and links. By it a census knows what is ours.
+#[must_use]
+pub fn mark() -> &'static str {
+    static MARK: OnceLock<String> = OnceLock::new();
+    // Process ids have at most 22 bits; a fixed length, so that no mark begins another.
+    MARK.get_or_init(|| format!("bh{:06x}", std::process::id()))
+}
+
+/// A new directory in `/tmp`, short enough for sockets and marked; removed when dropped.
+///
+/// # Errors
+/// `/tmp` is not to be written.
+pub fn temp_dir() -> Result<TempDir> {
+    let mut named = tempfile::Builder::new();
+    // Four random letters keep `<name>-br` within the fifteen bytes of an interface's name.
+    named.prefix(mark()).rand_bytes(4);
+    named.tempdir_in("/tmp").during(|| "make a directory in /tmp")
 }
 
 /// Fails unless this process is root.

@@ -124,18 +124,21 @@ impl Scene<'_> {
     /// It does not end.
     pub fn remove(&self, id: &str) -> Result<()> {
         self.ctr.ok(&["task", "kill", "--signal", "SIGKILL", id])?;
-        self.delete(id)
+        self.delete(id).map(drop)
     }
 
-    /// Waits for a container's end and forgets it; fails unless it ends.
+    /// Waits for a container's end, forgets it, and returns its exit code.
     ///
     /// # Errors
     /// It does not end.
-    pub fn delete(&self, id: &str) -> Result<()> {
+    pub fn delete(&self, id: &str) -> Result<i32> {
         self.stopped(id)?;
-        // Exit code of the task, which is not what is asked here.
-        self.ctr.output(&["task", "delete", id])?;
-        self.ctr.ok(&["container", "delete", id]).map(drop)
+        // The code of a task, unlike that of an exec, is only told in a warning.
+        let told = self.ctr.ok(&["task", "delete", id])?.complaint();
+        self.ctr.ok(&["container", "delete", id])?;
+        let digits = told.split_once("non-zero exit code ").map_or("0", |(_, rest)| rest);
+        let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().map_err(|_| Error::check(format!("no exit code in {told:?}")))
     }
 
     /// Waits until a container's task has ended.
@@ -221,34 +224,36 @@ impl Session {
     }
 }
 
-/// The sessions of this process by release; one that a scenario broke is gone.
-type Shared = Arc<Mutex<Vec<(Release, Session)>>>;
+/// The one session of this process: a census would take another daemon for a left-over.
+type Shared = Arc<Mutex<Option<(Release, Session)>>>;
 
 fn play(shared: &Shared, release: Release, cell: (Runtime, &str, Scenario)) -> Result<()> {
-    let mut sessions = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut held = shared.lock().unwrap_or_else(PoisonError::into_inner);
     // Taken out, so that a failure or panic drops it with all its left-overs, and the next
     // scenario starts afresh.
-    let found = sessions.iter().position(|(known, _)| *known == release);
-    let mut session = match found {
-        Some(at) => sessions.remove(at).1,
+    let mut session = match held.take() {
+        Some((known, session)) if known == release => session,
+        Some((_, other)) => {
+            other.end()?;
+            Session::start(release)?
+        }
         None => Session::start(release)?,
     };
     let (runtime, name, scenario) = cell;
-    let done = session.play(runtime, name, scenario);
-    match done {
+    match session.play(runtime, name, scenario) {
         Ok(()) => {
-            sessions.push((release, session));
+            *held = Some((release, session));
             Ok(())
         }
         Err(error) => Err(Error::check(format!("{error}\n{}", session.daemon.log_tail()))),
     }
 }
 
+/// Ends this release's session; there is none when the last scenario failed, and was told so.
 fn end(shared: &Shared, release: Release) -> Result<()> {
-    let mut sessions = shared.lock().unwrap_or_else(PoisonError::into_inner);
-    match sessions.iter().position(|(known, _)| *known == release) {
-        Some(at) => sessions.remove(at).1.end(),
-        // The last scenario failed and was told so.
+    let mut held = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    match held.take_if(|(known, _)| *known == release) {
+        Some((_, session)) => session.end(),
         None => Ok(()),
     }
 }

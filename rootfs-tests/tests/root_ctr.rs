@@ -2,7 +2,8 @@
 
 use rootfs_tests::command::Stream;
 use rootfs_tests::error::{Context, Error, Result};
-use rootfs_tests::suite::Scene;
+use rootfs_tests::packages::Release;
+use rootfs_tests::suite::{Runtime, Scene};
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host, suite};
 use std::time::Duration;
@@ -15,6 +16,7 @@ suite!(
     exec_in_the_background,
     kill_with_term,
     kill_all,
+    kill_all_without_a_pid_namespace,
     killed_by_the_kernel_is_137,
     pause_and_resume,
     metrics,
@@ -31,20 +33,25 @@ suite!(
 /// A first process that says when it is ready and ends with code 5 on SIGTERM.
 const POLITE: &str = "trap 'exit 5' TERM; touch /ready; sleep 1000 & wait";
 
-/// Waits until the container has made `/ready`.
-fn ready(scene: &Scene<'_>, id: &str) -> Result<()> {
-    wait::until(&format!("/ready in {id}"), PATIENCE, || {
-        let probe = scene.ctr.output(&[
-            "task",
-            "exec",
-            "--exec-id",
-            "probe",
-            id,
-            "test",
-            "-e",
-            "/ready",
-        ])?;
-        Ok((probe.code == 0).then_some(()))
+/// Waits until the container has made this file.
+fn made(scene: &Scene<'_>, id: &str, file: &str) -> Result<()> {
+    wait::until(&format!("{file} in {id}"), PATIENCE, || {
+        let probe = ["task", "exec", "--exec-id", "probe", id, "test", "-e", file];
+        Ok((scene.ctr.output(&probe)?.code == 0).then_some(()))
+    })
+}
+
+/// Where a detached exec's fifos go; `ctr` leaves them lying.
+fn exec_fifos(scene: &Scene<'_>) -> String {
+    scene.daemon.dir().join("exec-fifos").display().to_string()
+}
+
+/// Waits until a killed exec has ended and forgets it.
+fn exec_deleted(scene: &Scene<'_>, id: &str, exec: &str) -> Result<()> {
+    wait::until(&format!("the end of {exec}"), PATIENCE, || {
+        let deleted = scene.ctr.output(&["task", "delete", "--exec-id", exec, id])?;
+        // While it runs, the refusal has code 1.
+        Ok((deleted.code == 137).then_some(()))
     })
 }
 
@@ -112,17 +119,13 @@ fn exec(scene: &mut Scene<'_>) -> Result<()> {
 fn exec_in_the_background(scene: &mut Scene<'_>) -> Result<()> {
     let id = scene.id.clone();
     scene.start(&[], &id, &["sleep", "1000"])?;
-    let exec = ["task", "exec", "-d", "--exec-id", "bg", &id, "sleep", "500"];
+    let fifos = exec_fifos(scene);
+    let exec = ["task", "exec", "-d", "--fifo-dir", &fifos, "--exec-id", "bg", &id, "sleep", "500"];
     scene.ctr.ok(&exec)?;
     let twice = scene.ctr.output(&exec)?;
-    ensure!(twice.complaint().contains("already exists"), "same exec id: {}", twice.complaint());
+    ensure!(twice.complaint().contains("already"), "same exec id: {}", twice.complaint());
     scene.ctr.ok(&["task", "kill", "--exec-id", "bg", "--signal", "SIGKILL", &id])?;
-    let delete = ["task", "delete", "--exec-id", "bg", &id];
-    wait::until("the end of the exec", PATIENCE, || {
-        let deleted = scene.ctr.output(&delete)?;
-        // While it runs, the refusal has code 1.
-        Ok((deleted.code == 137).then_some(()))
-    })?;
+    exec_deleted(scene, &id, "bg")?;
     ensure_eq!(scene.status(&id)?, "RUNNING", "status after its exec was killed");
     scene.remove(&id)
 }
@@ -130,25 +133,44 @@ fn exec_in_the_background(scene: &mut Scene<'_>) -> Result<()> {
 fn kill_with_term(scene: &mut Scene<'_>) -> Result<()> {
     let id = scene.id.clone();
     scene.start(&[], &id, &["sh", "-c", POLITE])?;
-    ready(scene, &id)?;
+    made(scene, &id, "/ready")?;
     scene.ctr.ok(&["task", "kill", &id])?;
-    scene.stopped(&id)?;
-    ensure_eq!(scene.ctr.output(&["task", "delete", &id])?.code, 5, "exit code after SIGTERM");
-    scene.ctr.ok(&["container", "delete", &id]).map(drop)
+    ensure_eq!(scene.delete(&id)?, 5, "exit code after SIGTERM");
+    Ok(())
 }
 
 /// The first process outlives SIGTERM and ends with its child's status, so that only a signal to
-/// all gets it to end.
+/// all gets it to end. runc took that literally before 1.2; since then it sends everything but
+/// SIGKILL to the first process alone.
 fn kill_all(scene: &mut Scene<'_>) -> Result<()> {
     let id = scene.id.clone();
-    let script = "trap : TERM; sleep 1000 & touch /ready; wait $!; wait $!; exit $?";
+    let script = "trap 'touch /told' TERM; sleep 1000 & touch /ready; wait $!; wait $!; exit $?";
     scene.start(&[], &id, &["sh", "-c", script])?;
-    ready(scene, &id)?;
+    made(scene, &id, "/ready")?;
     scene.ctr.ok(&["task", "kill", "--all", "--signal", "SIGTERM", &id])?;
-    scene.stopped(&id)?;
-    let code = scene.ctr.output(&["task", "delete", &id])?.code;
-    ensure_eq!(code, 143, "exit code after SIGTERM to all");
-    scene.ctr.ok(&["container", "delete", &id]).map(drop)
+    if scene.runtime == Runtime::Runc && scene.daemon.packages().release != Release::Bookworm {
+        made(scene, &id, "/told")?;
+        return scene.remove(&id);
+    }
+    ensure_eq!(scene.delete(&id)?, 143, "exit code after SIGTERM to all");
+    Ok(())
+}
+
+/// Without a process namespace of its own, the end of the first process is not the end of all.
+fn kill_all_without_a_pid_namespace(scene: &mut Scene<'_>) -> Result<()> {
+    let id = scene.id.clone();
+    let script = "sleep 1000 & echo $! > /child; touch /ready; wait";
+    let host = format!("pid:/proc/{}/ns/pid", std::process::id());
+    scene.start(&["--with-ns", &host], &id, &["sh", "-c", script])?;
+    made(scene, &id, "/ready")?;
+    let cat = ["task", "exec", "--exec-id", "cat", &id, "cat", "/child"];
+    let child = scene.ctr.ok(&cat)?.text();
+    let child: u32 = child.parse().map_err(|_| Error::check(format!("pid {child:?}")))?;
+    ensure_eq!(host::command_line(child), "sleep 1000", "the second process");
+    scene.ctr.ok(&["task", "kill", "--all", "--signal", "SIGKILL", &id])?;
+    wait::gone(child, PATIENCE)?;
+    ensure_eq!(scene.delete(&id)?, 137, "exit code after SIGKILL to all");
+    Ok(())
 }
 
 fn killed_by_the_kernel_is_137(scene: &mut Scene<'_>) -> Result<()> {
@@ -159,9 +181,9 @@ fn killed_by_the_kernel_is_137(scene: &mut Scene<'_>) -> Result<()> {
     let twice = scene.ctr.output(&["task", "kill", "--signal", "SIGKILL", &id])?;
     ensure!(twice.code != 0, "a process that has ended was killed again");
     let told = twice.complaint();
-    ensure!(told.contains("not found") || told.contains("already finished"), "told: {told}");
-    ensure_eq!(scene.ctr.output(&["task", "delete", &id])?.code, 137, "exit code after SIGKILL");
-    scene.ctr.ok(&["container", "delete", &id]).map(drop)
+    ensure!(told.contains("already") || told.contains("not found"), "told: {told}");
+    ensure_eq!(scene.delete(&id)?, 137, "exit code after SIGKILL");
+    Ok(())
 }
 
 fn pause_and_resume(scene: &mut Scene<'_>) -> Result<()> {
@@ -189,7 +211,7 @@ fn metrics(scene: &mut Scene<'_>) -> Result<()> {
     // Something that has used a little time and memory before it is looked at.
     let script = "seq 1 20000 > /numbers; touch /ready; sleep 1000";
     scene.start(&["--memory-limit", &limit], &id, &["sh", "-c", script])?;
-    ready(scene, &id)?;
+    made(scene, &id, "/ready")?;
     let text = scene.ctr.ok(&["task", "metrics", "--format", "json", &id])?.text();
     let json: serde_json::Value = serde_json::from_str(&text)
         .map_err(|error| Error::check(format!("metrics are no JSON ({error}): {text}")))?;
@@ -211,7 +233,9 @@ fn metrics(scene: &mut Scene<'_>) -> Result<()> {
 fn process_list(scene: &mut Scene<'_>) -> Result<()> {
     let id = scene.id.clone();
     scene.start(&[], &id, &["sleep", "1000"])?;
-    scene.ctr.ok(&["task", "exec", "-d", "--exec-id", "second", &id, "sleep", "500"])?;
+    let fifos = exec_fifos(scene);
+    let exec = ["task", "exec", "-d", "--fifo-dir", &fifos, "--exec-id", "second"];
+    scene.ctr.ok(&[&exec[..], &[&id, "sleep", "500"]].concat())?;
     let pid = scene.pid(&id)?.to_string();
     let table = scene.ctr.ok(&["task", "ps", &id])?.text();
     let rows: Vec<&str> = table.lines().skip(1).collect();
@@ -221,6 +245,8 @@ fn process_list(scene: &mut Scene<'_>) -> Result<()> {
         "no {pid}:\n{table}"
     );
     ensure!(rows.iter().any(|row| row.contains("second")), "no exec id:\n{table}");
+    scene.ctr.ok(&["task", "kill", "--exec-id", "second", "--signal", "SIGKILL", &id])?;
+    exec_deleted(scene, &id, "second")?;
     scene.remove(&id)
 }
 
@@ -301,11 +327,16 @@ fn input_reaches_the_process(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Only the end of its input ends this process.
+/// Only the end of its input ends this process. `ctr` passes that on when it comes while the
+/// container runs, so the line has to come back first.
 fn input_ends(scene: &mut Scene<'_>) -> Result<()> {
-    let args = scene.run_args(&["--rm"], &scene.id, &["cat"]);
-    let output = scene.ctr.command(args).stdin("one line\n").ok()?;
-    ensure_eq!(output.text(), "one line", "what came back");
+    let mut command = scene.ctr.std_command();
+    command.args(scene.run_args(&["--rm"], &scene.id, &["cat"]));
+    let mut cat = Stream::start(command)?;
+    cat.write("one line\n")?;
+    cat.until("the line", |line| line == "one line")?;
+    cat.close_input();
+    ensure_eq!(cat.end()?, 0, "exit code");
     Ok(())
 }
 
@@ -314,10 +345,21 @@ fn log_file(scene: &mut Scene<'_>) -> Result<()> {
     let uri = format!("file://{}", file.display());
     let id = scene.id.clone();
     let script = "echo to the log; echo and errors >&2";
+    if scene.runtime == Runtime::Boathook {
+        // Not offered yet; what is not done has to be refused by name.
+        let args = scene.run_args(&["-d", "--log-uri", &uri], &id, &["sh", "-c", script]);
+        let refused = scene.ctr.output(&args)?;
+        let told = refused.complaint();
+        ensure!(told.contains("stdout") && told.contains("not supported"), "told: {told}");
+        return scene.ctr.ok(&["container", "delete", &id]).map(drop);
+    }
     scene.start(&["--log-uri", &uri], &id, &["sh", "-c", script])?;
     scene.delete(&id)?;
     let text = std::fs::read_to_string(&file).during(|| format!("read {}", file.display()))?;
-    ensure_eq!(text, "to the log\nand errors\n", "the log file");
+    // Two streams have no order.
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    ensure_eq!(lines, ["and errors", "to the log"], "lines of the log file");
     Ok(())
 }
 

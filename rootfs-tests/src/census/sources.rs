@@ -19,10 +19,6 @@ const RUNTIME_DIRS: [(&str, usize); 7] = [
     ("/run/netns", 0),
 ];
 
-/// Programs whose processes count wherever they are.
-const PROGRAMS: [&str; 7] =
-    ["containerd", "containerd-shim", "runc", "crun", "boathook", "busybox", "ctr"];
-
 fn count(things: &mut Things, name: impl Into<String>) {
     *things.entry(name.into()).or_insert(0) += 1;
 }
@@ -41,7 +37,8 @@ pub(super) fn mounts() -> Result<Things> {
     Ok(things)
 }
 
-/// Every directory of every mounted hierarchy.
+/// Directories of every mounted hierarchy: ours by name, and those without processes, which is
+/// what a runtime leaves. Services and logins come and go in cgroups of their own.
 pub(super) fn cgroups() -> Result<Things> {
     let table = fs::read_to_string("/proc/self/mountinfo").during(|| "read mountinfo")?;
     let mut things = Things::new();
@@ -54,31 +51,34 @@ pub(super) fn cgroups() -> Result<Things> {
     Ok(things)
 }
 
-fn directories(dir: &Path, things: &mut Things) {
+/// Counts what is below `dir`; answers whether there is a process in it or below.
+fn directories(dir: &Path, things: &mut Things) -> bool {
+    let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let mut used = !procs.is_empty();
     // A cgroup may go while it is being looked at.
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else { return used };
     for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            count(things, entry.path().display().to_string());
-            directories(&entry.path(), things);
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
         }
+        let path = entry.path();
+        let inner = directories(&path, things);
+        let name = path.display().to_string();
+        if !inner || name.contains(host::mark()) {
+            count(things, name);
+        }
+        used |= inner;
     }
+    used
 }
 
-/// Processes of runtimes, and every process in another pid or network namespace than ours, which
-/// is what a container leaves when its shim is gone.
+/// Processes that belong to this one's daemons, shims and containers: the mark is in their command
+/// line or cgroup, or in what their root directory is made of.
 ///
-/// Their cgroup does not count: services and logins come and go in cgroups of their own. A
-/// container's process that shares these namespaces keeps its cgroup in existence, which is counted.
-///
-/// A dead process that nobody has waited for yet counts when its parent is a runtime's; else that
-/// is the affair of the machine's process 1.
+/// A dead process that nobody has waited for yet counts when its parent is such a process; else
+/// that is the affair of the machine's process 1.
 pub(super) fn processes() -> Result<Things> {
-    let place = |pid: &str| -> Option<[PathBuf; 2]> {
-        let link = |namespace: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).ok();
-        Some([link("pid")?, link("net")?])
-    };
-    let here = place("self");
+    let here = mount_namespace("self");
     let mut things = Things::new();
     for entry in fs::read_dir("/proc").during(|| "list /proc")?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -86,16 +86,16 @@ pub(super) fn processes() -> Result<Things> {
         if pid == std::process::id() {
             continue;
         }
-        let (program, parent) = (program_of(&name), parent_of(&name));
         // Neither a kernel thread nor a dead process has an executable.
         let alive = fs::read_link(entry.path().join("exe")).is_ok();
         let counts = if alive {
-            is_runtime(&program) || place(&name) != here
+            is_ours(&name, here.as_ref())
         } else {
-            parent.is_some_and(|parent| is_runtime(&program_of(&parent)))
+            parent_of(&name).is_some_and(|parent| is_ours(&parent, here.as_ref()))
         };
         if counts {
             let line = host::command_line(pid);
+            let program = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             let what = if line.is_empty() { format!("[{}]", program.trim()) } else { line };
             count(&mut things, format!("{pid} {what}"));
         }
@@ -103,29 +103,29 @@ pub(super) fn processes() -> Result<Things> {
     Ok(things)
 }
 
-fn program_of(pid: &str) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
+fn is_ours(pid: &str, here: Option<&PathBuf>) -> bool {
+    let number = pid.parse().unwrap_or(0);
+    if number == std::process::id() {
+        return false;
+    }
+    let marked = |text: &str| text.contains(host::mark());
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    if marked(&host::command_line(number)) || marked(&read("cgroup")) {
+        return true;
+    }
+    // The mount table of the host's own processes shows every container's root.
+    mount_namespace(pid).as_ref() != here
+        && read("mountinfo").lines().any(|line| line.split(' ').nth(4) == Some("/") && marked(line))
+}
+
+fn mount_namespace(pid: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
 }
 
 fn parent_of(pid: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
     Some(line.trim().to_owned())
-}
-
-fn is_runtime(program: &str) -> bool {
-    PROGRAMS.iter().any(|known| program.starts_with(known))
-}
-
-/// The network namespaces that processes are in; those with a name are files.
-pub(super) fn net_namespaces() -> Result<Things> {
-    let mut things = Things::new();
-    for entry in fs::read_dir("/proc").during(|| "list /proc")?.flatten() {
-        if let Ok(namespace) = fs::read_link(entry.path().join("ns/net")) {
-            things.insert(namespace.display().to_string(), 1);
-        }
-    }
-    Ok(things)
 }
 
 /// The host's network links.
@@ -142,7 +142,8 @@ pub(super) fn sockets() -> Result<Things> {
     let table = fs::read_to_string("/proc/net/unix").during(|| "read /proc/net/unix")?;
     let mut things = Things::new();
     for name in table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(7)) {
-        let ours = ["containerd", "boathook", "/tmp/bh"].iter().any(|mark| name.contains(mark));
+        let ours = ["/run/containerd", "boathook", host::mark()];
+        let ours = ours.iter().any(|mark| name.contains(mark));
         // Connections of clients come and go; what counts is that the name is in use.
         if ours {
             things.insert(name.to_owned(), 1);
