@@ -166,6 +166,18 @@ pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(points.map(PathBuf::from).filter(|point| point.starts_with(dir)).collect())
 }
 
+/// Makes `/name` in every cgroup hierarchy.
+///
+/// # Errors
+/// The mount table cannot be read, or the kernel refuses.
+pub fn make_cgroup(name: &str) -> Result<()> {
+    for point in hierarchies()? {
+        let dir = point.join(name.trim_start_matches('/'));
+        fs::create_dir_all(&dir).during(|| format!("mkdir {}", dir.display()))?;
+    }
+    Ok(())
+}
+
 /// Removes `/name` from every cgroup hierarchy: the directory above a namespace's or a pod's
 /// containers, which runtimes make and leave. Directories with others in them stay.
 ///
@@ -219,12 +231,18 @@ fn thaw(dir: &Path) {
 fn cgroup(name: &str) -> Result<Vec<PathBuf>> {
     let name = name.trim_start_matches('/');
     crate::ensure!(!name.is_empty(), "the root cgroup is not ours");
+    let dirs = hierarchies()?.into_iter().map(|point| point.join(name));
+    Ok(dirs.filter(|dir| dir.is_dir()).collect())
+}
+
+/// Where the cgroup hierarchies are mounted.
+fn hierarchies() -> Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo").during(|| "read mountinfo")?;
     let points = table.lines().filter_map(|line| {
         let is_cgroup = line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
         line.split(' ').nth(4).filter(|_| is_cgroup)
     });
-    Ok(points.map(|point| Path::new(point).join(name)).filter(|dir| dir.is_dir()).collect())
+    Ok(points.map(PathBuf::from).collect())
 }
 
 /// Waits until no process satisfies `matches` any more.

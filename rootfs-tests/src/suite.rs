@@ -7,7 +7,7 @@
 
 use crate::census::Census;
 use crate::containerd::{BOATHOOK, CRI_NAMESPACE, Daemon, RUNC};
-use crate::cri::Cri;
+use crate::cri::{ContainerConfig, Cri, PodSandboxConfig};
 use crate::ctr::Ctr;
 use crate::error::{Error, Result};
 use crate::image::BUSYBOX;
@@ -187,13 +187,16 @@ impl Session {
         host::exclusive()?;
         let before = Census::take()?;
         let daemon = Daemon::start(release)?;
+        // As the kubelet does for a pod; whoever makes it may remove it when it is empty.
+        host::make_cgroup(daemon.name())?;
         daemon.import(daemon.name())?;
         daemon.import(CRI_NAMESPACE)?;
         Ok(Self { before, daemon, warm: Vec::new() })
     }
 
-    /// Runs one container before the first scenario, because runtimes leave the directories above
-    /// their containers' state and cgroups, and the census of that scenario would find them.
+    /// Runs one container and one pod before the first scenario, because runtimes and the network
+    /// leave what they make once: directories above their containers' state and cgroups, a bridge.
+    /// The census of that scenario would find them.
     fn warm_up(&mut self, runtime: Runtime) -> Result<()> {
         if self.warm.contains(&runtime) {
             return Ok(());
@@ -203,6 +206,13 @@ impl Session {
         }
         let ctr = self.daemon.ctr(self.daemon.name());
         ctr.ok(&["run", "--rm", "--runtime", runtime.ctr(), BUSYBOX, "warm-up", "true"])?;
+        let parent = format!("/{}", self.daemon.name());
+        let config = PodSandboxConfig::simple("warm-up", &parent, &self.daemon.logs());
+        let cri = self.daemon.cri()?;
+        let pod = cri.run_pod(&config, runtime.handler())?;
+        cri.run(&pod, &ContainerConfig::simple("warm-up", &["true"]), &config)?;
+        cri.stop_pod(&pod)?;
+        cri.remove_pod(&pod)?;
         self.warm.push(runtime);
         Ok(())
     }

@@ -97,7 +97,8 @@ pub(super) fn processes() -> Result<Things> {
             let line = host::command_line(pid);
             let program = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             let what = if line.is_empty() { format!("[{}]", program.trim()) } else { line };
-            count(&mut things, format!("{pid} {what}"));
+            // Without its number: a daemon that was restarted is the same.
+            count(&mut things, what);
         }
     }
     Ok(things)
