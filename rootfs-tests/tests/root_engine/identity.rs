@@ -160,8 +160,8 @@ fn capabilities_that_the_engine_lacks_are_named(arena: &Arena) {
     assert!(text.contains("capset"), "{text}");
 }
 
-/// CVE-2026-30892 and its kin: red if an id is parsed laxly. (Seen red with a `uid` of i64 that is
-/// cut by `as u32`.)
+/// CVE-2026-30892 and its kin: red if an id is parsed laxly. (Seen red without
+/// `plan::caps::check_ids`: the exec ran as root.)
 fn ids_are_numbers_of_32_bits(arena: &Arena) {
     let live = arena.sleeper().start();
     for field in ["uid", "gid"] {

@@ -28,7 +28,7 @@ fn pipes_belong_to_the_user(arena: &Arena) {
 }
 
 /// CVE-2026-88265: red if a stream that is a file or device of the host is given to the
-/// container's user. (Seen red with every kind of file given away in `console::give_stdio`.)
+/// container's user. (Seen red with regular files given away in `console::give_stdio`.)
 fn files_of_the_host_keep_their_owner(arena: &Arena) {
     let path = arena.dir().join("log");
     let null = || fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();

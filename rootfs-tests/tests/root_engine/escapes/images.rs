@@ -92,7 +92,8 @@ fn the_way_to_proc_is_a_link(arena: &Arena) {
 }
 
 /// CVE-2026-41579, CVE-2026-47766: nodes, links and files of /dev are made through descriptors
-/// below the root. Seen red with `paths::rules` returning 0: the nodes appeared in the target.
+/// below the root. Seen red with `paths::rules` returning 0. (That mutant works on the real root of
+/// the machine; try it where nothing is lost.)
 fn dev_is_a_link_to_the_host(arena: &Arena) {
     let target = Target::new(arena);
     // Where the target's path exists in the image too, the link is good, and leads there.
@@ -138,8 +139,8 @@ fn console_is_a_link_to_the_host(arena: &Arena) {
 }
 
 /// CVE-2025-31133, CVE-2025-62161: masks are copies of the host's own null device. Seen red with
-/// the container's /dev/null as the mask (`HostFd::NullDevice` opened below the root): the masked
-/// file showed the target.
+/// the tree of `HostFd::NullDevice` opened below the root and without the check in
+/// `attach::null_device`: the mask was the target.
 fn null_is_a_link_and_paths_are_masked(arena: &Arena) {
     let target = Target::new(arena);
     // With the default /dev the link is covered; without, the node cannot be made; with a /dev of
@@ -177,8 +178,7 @@ fn null_is_a_link_and_paths_are_masked(arena: &Arena) {
 }
 
 /// CVE-2026-88265: streams are never opened again by the container's names, and only pipes and
-/// terminals change their owner. Seen red with `console::give_stdio` giving every kind of file away
-/// and the stream opened at /dev/null of the container.
+/// terminals change their owner. Red if a stream that nobody gave is the container's /dev/null.
 fn null_is_a_file_of_the_host(arena: &Arena) {
     let target = Target::new(arena);
     let mut case = arena.sleeper();
@@ -193,8 +193,9 @@ fn null_is_a_file_of_the_host(arena: &Arena) {
     target.assert_untouched();
 }
 
-/// CVE-2025-52565: the terminal comes from a real devpts and is mounted by descriptor. Seen red
-/// without the check of file system and device in `console::open`: the file was opened as ptmx.
+/// CVE-2025-52565: the terminal comes from a real devpts and is mounted by descriptor. Three layers
+/// hold here (no links, the check in `console::open`, the kernel's own rule for ptmx nodes): it stays
+/// green without the check alone, and turns red if a file of the trap is used as a terminal.
 fn the_terminals_directory_is_a_trap(arena: &Arena) {
     let target = Target::new(arena);
     let trap = arena.make_dir("pts");
@@ -220,8 +221,8 @@ fn the_terminals_directory_is_a_trap(arena: &Arena) {
 }
 
 /// CVE-2024-21626: nothing of the host is open when the directory is entered, and a directory
-/// outside of the root is found out. Seen red with both `hide_descriptors` and `inside_root` taken
-/// away and the root of the host left open in `spawn`.
+/// outside of the root is found out. Seen red with `close_all_but` and the rules of
+/// `change_directory` taken away, and sooner still without `inside_root` too.
 fn working_directories_of_leaked_descriptors(arena: &Arena) {
     // What a careless program around the engine leaves open, at many numbers.
     let leaks: Vec<fs::File> = (0..40).map(|_| fs::File::open("/").unwrap()).collect();
@@ -249,8 +250,8 @@ fn check_cwd(result: boathook_runtime::Result<()>, cwd: &str) {
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{cwd}: {error}");
 }
 
-/// CVE-2022-0811: one key, one file, one value. Seen red with the check of keys taken away from
-/// `plan::sysctl`: the host's value changed.
+/// CVE-2022-0811: one key, one file, one value. Red if a key is not checked by its parts, or a value
+/// is split. (Not tried with the check taken away: it would write to the host's kernel.)
 fn sysctls_that_smuggle(arena: &Arena) {
     let host = || {
         ["kernel/core_pattern", "kernel/shm_rmid_forced", "vm/swappiness"]
@@ -285,8 +286,8 @@ fn sysctls_that_smuggle(arena: &Arena) {
 }
 
 /// CVE-2025-52881: writes into procfs go through a descriptor of the mount itself and cross no
-/// other. Seen red without RESOLVE_NO_XDEV and the check of the file system in `files::write_proc`:
-/// the target was written.
+/// other. Seen red without RESOLVE_NO_XDEV and the check of the file system in `files::write_proc`
+/// together: the container was created.
 fn sysctls_behind_other_mounts(arena: &Arena) {
     let target = Target::new(arena);
     let mut case = arena.sleeper();

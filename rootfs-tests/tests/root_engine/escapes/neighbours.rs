@@ -14,8 +14,8 @@ tests!(
     execs_are_never_seen_before_their_program,
 );
 
-/// CVE-2019-5736: what /proc/1/exe leads to can be changed by nobody. Seen red without the seals in
-/// `image::sealed`: the write succeeded once the process was gone.
+/// CVE-2019-5736: what /proc/1/exe leads to can be changed by nobody. Seen red without F_SEAL_WRITE
+/// in `image::sealed`.
 fn the_program_that_waits_is_sealed(arena: &Arena) {
     let live = arena.sleeper().create().unwrap();
     let exe = format!("/proc/{}/exe", live.process.pid());
@@ -65,8 +65,8 @@ fn an_entrypoint_of_proc_self_exe(arena: &Arena) {
 }
 
 /// CVE-2016-9962: an exec has the container's own identity and capabilities while it waits for its
-/// start, so that it is protected by nothing but being non-dumpable. Seen red with `not_dumpable`
-/// taken away from init: memory, descriptors and ptrace(2) were open.
+/// start, so that it is protected by nothing but being non-dumpable. Seen red with PR_SET_DUMPABLE
+/// of 1 in init: all eight tries succeeded.
 fn a_waiting_exec_cannot_be_looked_into(arena: &Arena) {
     let mut case = arena.sleeper();
     case.with_payload();

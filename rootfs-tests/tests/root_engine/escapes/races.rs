@@ -73,8 +73,8 @@ fn volume(arena: &Arena, target: &Path) -> std::path::PathBuf {
 }
 
 /// CVE-2021-30465: a mount point is resolved once, to a descriptor, within the root. Seen red with
-/// `paths::rules` returning 0: the source was mounted over the host's directory in the container's
-/// table before the pivot, and `mountinfo` showed it outside of the volume.
+/// the target looked up a second time by name in `attach::attach_at`: the source was mounted outside
+/// of the root.
 fn mount_points_of_a_shared_volume(arena: &Arena) {
     let target = precious(arena);
     let volume = volume(arena, &target);
@@ -108,7 +108,7 @@ fn mount_points_of_a_shared_volume(arena: &Arena) {
 }
 
 /// CVE-2024-45310: what is missing is made one name at a time in an open directory. Seen red with
-/// `paths::rules` returning 0: directories appeared in the host's directory.
+/// mkdirat(2) of the whole path in `paths::make`: directories appeared in the host's.
 fn missing_mount_points_of_a_shared_volume(arena: &Arena) {
     let target = precious(arena);
     let volume = volume(arena, &target);
