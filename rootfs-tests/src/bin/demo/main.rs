@@ -12,6 +12,7 @@
 mod pod;
 mod table;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
 
 fn demo() -> Result<()> {
     host::need_root()?;
+    need_hosts()?;
     let shim = workspace::shim()?;
     let size = std::fs::metadata(&shim).map_or(0, |m| m.len());
     println!("The shim under test is one static file of {} KiB.", size >> 10);
@@ -66,6 +68,17 @@ fn demo() -> Result<()> {
          sockets and files are what they were."
     );
     Ok(())
+}
+
+/// Every Debian installation has this file, a bare chroot has not.
+fn need_hosts() -> Result<()> {
+    if Path::new("/etc/hosts").exists() {
+        return Ok(());
+    }
+    Err(Error::Missing {
+        what: "/etc/hosts, which containerd copies for every pod,".into(),
+        remedy: "write one, for example with the line `127.0.0.1 localhost`".into(),
+    })
 }
 
 fn pods(daemon: &Daemon) -> Result<()> {
