@@ -51,7 +51,7 @@ pub struct Process {
     pid: i32,
     pidfd: OwnedFd,
     channel: Mutex<Option<Channel>>,
-    /// argv[0], for the message when it cannot be executed.
+    /// `argv[0]`, for the message when it cannot be executed.
     program: String,
     exit: OnceLock<ExitStatus>,
 }

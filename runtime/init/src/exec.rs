@@ -25,7 +25,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Finds argv[0] and lays out argument and environment pointers.
+    /// Finds `argv[0]` and lays out argument and environment pointers.
     pub(crate) fn prepare(
         root: i32,
         file: &CStr,

@@ -16,11 +16,11 @@ pub mod kind {
 pub mod detail {
     /// The plan cannot be decoded.
     pub const MALFORMED: u32 = 0x1000_0001;
-    /// argv[0] has no slash and no directory of PATH holds it.
+    /// `argv[0]` has no slash and no directory of PATH holds it.
     pub const NOT_IN_PATH: u32 = 0x1000_0002;
-    /// argv[0] is there but is not an executable file for this user.
+    /// `argv[0]` is there but is not an executable file for this user.
     pub const NOT_EXECUTABLE: u32 = 0x1000_0003;
-    /// argv[0] with a slash does not exist.
+    /// `argv[0]` with a slash does not exist.
     pub const NO_SUCH_PROGRAM: u32 = 0x1000_0004;
     /// The working directory lies outside the root.
     pub const CWD_OUTSIDE: u32 = 0x1000_0005;
@@ -30,7 +30,7 @@ pub mod detail {
     pub const WRONG_FS: u32 = 0x1000_0007;
     /// A descriptor of the plan did not arrive.
     pub const NO_SLOT: u32 = 0x1000_0008;
-    /// argv[0] is a directory.
+    /// `argv[0]` is a directory.
     pub const IS_DIRECTORY: u32 = 0x1000_0009;
 }
 

@@ -17,7 +17,7 @@ core::arch::global_asm!(
     entry = sym entry,
 );
 
-/// argv[1] is the number of the socket to the engine.
+/// `argv[1]` is the number of the socket to the engine.
 unsafe extern "C" fn entry(stack: *const usize) -> ! {
     // SAFETY: the kernel put argc here, and argv[1] is a string because the engine passes two.
     let text = unsafe {

@@ -11,8 +11,8 @@
 //! end        kill, delete          nobody left, nothing left
 //! ```
 //!
-//! v1, hybrid and v2 are siblings: [`Layout::mode`] picks, [`limits`] and
-//! [`stats`] have a module for each, and `v1`/`v2` hold what only one needs.
+//! v1, hybrid and v2 are siblings: [`Layout::mode`] picks, `limits` and
+//! `stats` have a module for each, and `v1`/`v2` hold what only one needs.
 //!
 //! No process id is ever written to `cgroup.procs`: that write waits for an RCU
 //! grace period (8–10 ms). A child writes `0` to v1 `tasks` files while it has

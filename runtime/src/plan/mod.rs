@@ -68,7 +68,7 @@ pub struct Plan {
     pub oom_score_adj: Option<i32>,
     /// Whether init will send a terminal's master.
     pub terminal: bool,
-    /// argv[0].
+    /// `argv[0]`.
     pub program_name: String,
     /// `CLONE_NEW*` of the namespaces that are not the host's: what a later
     /// process joins.

@@ -21,7 +21,7 @@ pub(super) enum For {
     Exec,
 }
 
-/// argv[0].
+/// `argv[0]`.
 pub(super) fn name(process: &Process) -> Result<String> {
     match process.args().as_ref().and_then(|args| args.first()) {
         Some(name) => Ok(name.clone()),
