@@ -17,7 +17,8 @@ use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::{self, Creating, Later};
 use crate::plan::Plan;
 use crate::process::{Process, poll_readable, send_signal};
-use crate::state::{self, State, start_time};
+use crate::seccomp::Filter;
+use crate::state::{self, SeccompRecord, State, start_time};
 use crate::{Error, ErrorKind, Result};
 
 /// How long poststop hooks without a timeout may take after a failed create.
@@ -33,6 +34,7 @@ pub struct Container {
     namespaces: u32,
     private_pid: bool,
     keyring: bool,
+    seccomp: Option<SeccompRecord>,
     cgroup: Cgroup,
     pidfd: Option<OwnedFd>,
     /// Kept only where there are any.
@@ -57,6 +59,7 @@ impl Container {
             namespaces: state.boathook.namespaces,
             private_pid: state.boathook.private_pid,
             keyring: state.boathook.keyring,
+            seccomp: state.boathook.seccomp.clone(),
             cgroup,
             pidfd,
             annotations: match later {
@@ -109,7 +112,8 @@ impl Container {
         self.refuse_frozen()?;
         let layout = self.shared.hierarchies()?.layout();
         let keyring = self.keyring.then_some(self.id.as_str());
-        let plan = Plan::exec(spec, self.namespaces, layout, modules_for(Some(spec)), keyring)?;
+        let modules = modules_for(Some(spec));
+        let plan = Plan::exec(spec, self.namespaces, layout, modules, keyring, self.filter()?)?;
         let launched = launch(&Launch {
             plan: &plan,
             cgroup: &self.cgroup,
@@ -125,6 +129,12 @@ impl Container {
             Err(_) if self.ended() => Err(self.stopped()),
             Err(error) => Err(error),
         }
+    }
+
+    /// What its first process runs under.
+    fn filter(&self) -> Result<Option<Filter>> {
+        let load = |record| state::load_filter(self.shared.root(), &self.id, record);
+        self.seccomp.as_ref().map(load).transpose()
     }
 
     /// Starts the first process: startContainer hooks, the program, poststart

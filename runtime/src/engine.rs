@@ -123,6 +123,7 @@ impl Engine {
         let until = Instant::now() + request.deadline;
         let plan = self.plan(request.id, request.bundle, request.spec, request.options)?;
         let dir = StateDir::claim(&self.shared.root, request.id)?;
+        let seccomp = plan.seccomp.as_ref().map(|f| dir.save_filter(f)).transpose()?;
         let hierarchies = self.hierarchies()?;
         let cgroup = match &plan.cgroup {
             Some(plan) => CgroupUndo(Some(Cgroup::create(hierarchies, plan)?)),
@@ -141,6 +142,7 @@ impl Engine {
                     private_pid: plan.private_pid,
                     keyring: !request.options.no_new_keyring,
                     cgroup: cgroup.get()?.record(),
+                    seccomp: seccomp.clone(),
                     hooks: Later::of(request.spec),
                 },
             })

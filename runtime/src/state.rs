@@ -5,6 +5,7 @@
 //! <root>/                0700, made when needed
 //!   <id>/                0700; making it claims the id
 //!     state.json         replaced by rename, so that readers see all or nothing
+//!     seccomp.bpf        the filter of its processes, if they have one
 //! ```
 //! The root is on a tmpfs (/run): a reboot ends containers and records alike,
 //! and nothing is fsynced.
@@ -20,10 +21,12 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::CgroupRecord;
 use crate::hooks::Later;
 use crate::plan::check_id;
+use crate::seccomp::{self, Filter, Listener};
 use crate::{Error, ErrorKind, Result};
 
 const FILE: &str = "state.json";
 const NEW_FILE: &str = "state.json.new";
+const FILTER: &str = "seccomp.bpf";
 
 /// The record. The first fields are those of the OCI state document
 /// (runtime.md, "State"); `boathook` holds what only we need.
@@ -61,9 +64,22 @@ pub struct Private {
     pub keyring: bool,
     /// The cgroup.
     pub cgroup: CgroupRecord,
+    /// How the filter in `seccomp.bpf` is loaded; `None` without a filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<SeccompRecord>,
     /// Hooks that are still to come.
     #[serde(default)]
     pub hooks: Later,
+}
+
+/// What is recorded of a filter besides its program.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SeccompRecord {
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u32,
+    /// Who gets the listening descriptors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Listener>,
 }
 
 /// A claimed state directory; dropped without [`StateDir::keep`] it is removed.
@@ -110,6 +126,13 @@ impl StateDir {
         fs::rename(&new, self.path.join(FILE)).map_err(|e| failed("rename", &new, e))
     }
 
+    /// Keeps the filter for later processes, and returns what goes into the record.
+    pub(crate) fn save_filter(&self, filter: &Filter) -> Result<SeccompRecord> {
+        let path = self.path.join(FILTER);
+        fs::write(&path, filter.bytes()).map_err(|e| failed("write", &path, e))?;
+        Ok(SeccompRecord { flags: filter.flags, listener: filter.listener.clone() })
+    }
+
     /// The container lives: its directory stays.
     pub(crate) fn keep(mut self) {
         self.keep = true;
@@ -139,6 +162,20 @@ pub(crate) fn load(root: &Path, id: &str) -> Result<State> {
         .map_err(|e| Error::new(ErrorKind::Internal, format!("{}: {e}", path.display())))
 }
 
+/// The filter of the container `id`. That it cannot be read is an error: a
+/// process must not run without the filter that it was to have.
+pub(crate) fn load_filter(root: &Path, id: &str, record: &SeccompRecord) -> Result<Filter> {
+    check_id(id)?;
+    let path = root.join(id).join(FILTER);
+    let bytes = fs::read(&path).map_err(|e| failed("read", &path, e))?;
+    let program = seccomp::program(&bytes).ok_or_else(|| {
+        let text = format!("{}: {} bytes are no filter", path.display(), bytes.len());
+        Error::new(ErrorKind::Internal, text)
+    })?;
+    let SeccompRecord { flags, listener } = record.clone();
+    Ok(Filter { program, flags, listener, unknown: Vec::new() })
+}
+
 /// Removes what is recorded of `id`; nothing there is fine.
 pub(crate) fn remove(root: &Path, id: &str) -> Result<()> {
     check_id(id)?;
@@ -146,7 +183,7 @@ pub(crate) fn remove(root: &Path, id: &str) -> Result<()> {
 }
 
 fn remove_dir(root: &Path, path: &Path) -> Result<()> {
-    for name in [FILE, NEW_FILE] {
+    for name in [FILE, NEW_FILE, FILTER] {
         match fs::remove_file(path.join(name)) {
             Err(e) if e.kind() != Io::NotFound => return Err(failed("remove", path, e)),
             _ => {}
@@ -216,6 +253,24 @@ mod tests {
         assert!(root.join("c1").exists());
         remove(&root, "c1").unwrap();
         remove(&root, "c1").unwrap();
+    }
+
+    #[test]
+    fn a_filter_is_read_back_whole_or_not_at_all() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StateDir::claim(root.path(), "c1").unwrap();
+        let spec = serde_json::from_str(r#"{"defaultAction": "SCMP_ACT_ERRNO"}"#).unwrap();
+        let filter = seccomp::compile(&spec).unwrap();
+        let record = dir.save_filter(&filter).unwrap();
+        assert_eq!(load_filter(root.path(), "c1", &record).unwrap(), filter);
+        let file = root.path().join("c1").join(FILTER);
+        for damage in [&filter.bytes()[1..], &[]] {
+            fs::write(&file, damage).unwrap();
+            assert!(load_filter(root.path(), "c1", &record).is_err());
+        }
+        drop(dir);
+        assert!(!file.exists());
+        assert!(load_filter(root.path(), "c1", &record).is_err());
     }
 
     #[test]

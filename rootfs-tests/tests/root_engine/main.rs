@@ -23,6 +23,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod resources;
+mod seccomp;
 mod streams;
 mod terminal;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ("namespaces", namespaces::TESTS),
         ("process", process::TESTS),
         ("resources", resources::TESTS),
+        ("seccomp", seccomp::TESTS),
         ("streams", streams::TESTS),
         ("terminal", terminal::TESTS),
     ])

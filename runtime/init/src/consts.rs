@@ -63,10 +63,14 @@ pub const SIG_SETMASK: u32 = 2;
 pub const PR_SET_DUMPABLE: u32 = 4;
 pub const PR_SET_KEEPCAPS: u32 = 8;
 pub const PR_CAPBSET_DROP: u32 = 24;
+pub const PR_SET_SECCOMP: u32 = 22;
 pub const PR_SET_NO_NEW_PRIVS: u32 = 38;
 pub const PR_CAP_AMBIENT: u32 = 47;
 pub const PR_CAP_AMBIENT_RAISE: u32 = 2;
 pub const PR_CAP_AMBIENT_CLEAR_ALL: u32 = 4;
+pub const SECCOMP_MODE_FILTER: u32 = 2;
+pub const SECCOMP_SET_MODE_FILTER: u32 = 1;
+pub const SECCOMP_FILTER_FLAG_SPEC_ALLOW: u32 = 4;
 pub const CAP_VERSION_3: u32 = 0x2008_0522;
 
 pub const KEYCTL_JOIN_SESSION_KEYRING: u32 = 1;

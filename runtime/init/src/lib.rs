@@ -32,6 +32,7 @@ mod passwd;
 mod paths;
 pub mod run;
 mod sched;
+mod seccomp;
 pub mod sys;
 
 pub use report::Report;

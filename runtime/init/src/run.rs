@@ -16,7 +16,7 @@ use crate::sched::{self, Attr};
 use crate::steps::Step;
 use crate::sys::{self, Fault, Fd, Outcome, nr, openat2, syscall};
 use crate::wire::{Header, Malformed, Reader, Slot};
-use crate::{console, files, mounts, net};
+use crate::{console, files, mounts, net, seccomp};
 
 /// Most descriptors in one message; the kernel's own limit is 253.
 pub const FDS_PER_MESSAGE: usize = 250;
@@ -48,6 +48,7 @@ pub fn main(socket: i32) -> ! {
         covers: Covers::default(),
         program: None,
         cwd: None,
+        hidden: false,
     };
     let fault = match init.run() {
         Ok(()) => Fault::detail(detail::MALFORMED),
@@ -71,6 +72,8 @@ struct Init {
     program: Option<Program>,
     /// A working directory that only the user may enter.
     cwd: Option<&'static CStr>,
+    /// Whether no descriptor outlives the exec.
+    hidden: bool,
 }
 
 impl Init {
@@ -239,8 +242,12 @@ impl Init {
                 exec::die_by_signals()?;
                 self.wait_for_byte(kind::READY)
             }
+            Step::Seccomp { flags, program } => {
+                self.hide_descriptors();
+                seccomp::load(flags, program)
+            }
             Step::Exec {} => {
-                hide_descriptors();
+                self.hide_descriptors();
                 match &self.program {
                     Some(program) => Err(program.execute()),
                     None => Err(Fault::detail(detail::MALFORMED)),
@@ -283,6 +290,16 @@ impl Init {
         let rules = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
         let directory = openat2(self.root, path, O_PATH | O_DIRECTORY, 0, rules)?;
         done(syscall!(nr::FCHDIR, directory.number()))
+    }
+
+    /// Every descriptor here is made close-on-exec; this makes sure of it, because
+    /// one that leaks is a way out (CVE-2024-21626). The flag is known since Linux
+    /// 5.11, and older kernels refuse it.
+    fn hide_descriptors(&mut self) {
+        if !self.hidden {
+            let _ = syscall!(nr::CLOSE_RANGE, 3_u32, u32::MAX, CLOSE_RANGE_CLOEXEC);
+        }
+        self.hidden = true;
     }
 
     /// Reports and waits until the engine lets it go on.
@@ -328,13 +345,6 @@ fn close_all_but(socket: i32) {
 
 fn done(result: Outcome<usize>) -> Outcome {
     result.map(drop)
-}
-
-/// Every descriptor here is made close-on-exec; this makes sure of it, because
-/// one that leaks is a way out (CVE-2024-21626). The flag is known since Linux
-/// 5.11, and older kernels refuse it.
-fn hide_descriptors() {
-    let _ = syscall!(nr::CLOSE_RANGE, 3_u32, u32::MAX, CLOSE_RANGE_CLOEXEC);
 }
 
 /// Keeps others in the container out of this process's memory and descriptors.

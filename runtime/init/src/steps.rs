@@ -337,6 +337,14 @@ steps! { <'a>
         /// What is written.
         value: &'a CStr,
     }
+    /// seccomp(2) with a filter: from here on only the exec, and the report of
+    /// its failure, are left to do.
+    50 Seccomp {
+        /// `SECCOMP_FILTER_FLAG_*`.
+        flags: u32,
+        /// Instructions, eight bytes each.
+        program: &'a [u8],
+    }
 }
 
 #[cfg(test)]

@@ -75,6 +75,7 @@ pub mod nr {
     pub const DUP3: u32 = 292;
     pub const SETNS: u32 = 308;
     pub const SCHED_SETATTR: u32 = 314;
+    pub const SECCOMP: u32 = 317;
     pub const OPEN_TREE: u32 = 428;
     pub const MOVE_MOUNT: u32 = 429;
     pub const FSOPEN: u32 = 430;
@@ -140,6 +141,7 @@ const NAMES: &[(u32, &str)] = &[
     (nr::UNSHARE, "unshare"),
     (nr::DUP3, "dup3"),
     (nr::SETNS, "setns"),
+    (nr::SECCOMP, "seccomp"),
     (nr::OPEN_TREE, "open_tree"),
     (nr::MOVE_MOUNT, "move_mount"),
     (nr::FSOPEN, "fsopen"),

@@ -5,10 +5,11 @@
 //! ```text
 //! plan   = magic:u32 version:u32 slots:u32 steps:u32 step*
 //! step   = opcode:u32 field*
-//! field  = u32 | u64 | string | list | ids
+//! field  = u32 | u64 | string | list | ids | bytes
 //! string = length:u32 byte{length} NUL
 //! list   = count:u32 string{count}
 //! ids    = count:u32 u32{count}
+//! bytes  = length:u32 u8{length}
 //! ```
 //!
 //! Every length is checked against what is left of the buffer before it is
@@ -119,6 +120,8 @@ pub enum Value<'a> {
     Texts(List<'a>),
     /// Several numbers.
     Numbers(Ids<'a>),
+    /// Something for the kernel.
+    Bytes(&'a [u8]),
     /// A descriptor.
     Slot(Slot),
 }
@@ -175,6 +178,21 @@ impl<'a> Field<'a> for &'a CStr {
     }
     fn value(&self) -> Value<'a> {
         Value::Text(self)
+    }
+}
+
+impl<'a> Field<'a> for &'a [u8] {
+    fn put(&self, out: &mut dyn Sink) {
+        // As for a string.
+        Field::put(&u32::try_from(self.len()).unwrap_or(u32::MAX), out);
+        out.put(self);
+    }
+    fn get(from: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let length = u32::get(from)? as usize;
+        from.take(length)
+    }
+    fn value(&self) -> Value<'a> {
+        Value::Bytes(self)
     }
 }
 

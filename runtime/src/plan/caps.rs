@@ -8,8 +8,13 @@ use oci_spec::runtime::{Capabilities, Process};
 use super::program::Builder;
 use crate::{Error, Result};
 
-/// The five sets; a process without any has none, as under runc.
-pub(super) fn identity(build: &mut Builder, process: &Process) -> Result<()> {
+/// The right to load a filter.
+pub(super) const SYS_ADMIN: u64 = 1 << 21;
+
+/// The five sets; a process without any has none, as under runc. What is in
+/// `until_exec` is left to init on top: execve(2) takes away what is not in the
+/// other sets (capabilities(7), "Transformation of capabilities").
+pub(super) fn identity(build: &mut Builder, process: &Process, until_exec: u64) -> Result<()> {
     let user = process.user();
     let caps = process.capabilities().as_ref();
     let set =
@@ -28,8 +33,8 @@ pub(super) fn identity(build: &mut Builder, process: &Process) -> Result<()> {
         gid: user.gid(),
         groups: Ids::Slice(&groups),
         bounding: set("bounding", |c| c.bounding())?,
-        effective: set("effective", |c| c.effective())? & permitted,
-        permitted,
+        effective: set("effective", |c| c.effective())? & permitted | until_exec,
+        permitted: permitted | until_exec,
         inheritable,
         ambient,
     });

@@ -23,14 +23,15 @@ mod unsupported;
 use std::path::{Path, PathBuf};
 
 use boathook_init::Step;
-use oci_spec::runtime::{Hook, Process, Spec};
+use oci_spec::runtime::{Hook, LinuxSeccomp, Process, Spec};
 
 pub use labels::{SecurityModules, wanted as wants_label};
 pub use program::{HostFd, Program};
 
 use crate::cgroup::{CgroupPlan, Driver, Layout};
 use crate::hooks::Creating;
-use crate::{Error, Result};
+use crate::seccomp::{self, Filter};
+use crate::{Error, ErrorKind, Result};
 use namespaces::Namespaces;
 use program::Builder;
 
@@ -76,6 +77,8 @@ pub struct Plan {
     /// Whether the container has a pid namespace of its own, whose end is the
     /// end of all its processes.
     pub private_pid: bool,
+    /// The filter of its system calls.
+    pub seccomp: Option<Filter>,
     /// What runs while init holds.
     pub hooks: Creating,
     /// What init does.
@@ -97,6 +100,7 @@ impl Plan {
         let root = root_path(spec, context.bundle)?;
         let namespaces = Namespaces::of(linux)?;
         let cgroup = cgroup_plan(spec, context)?;
+        let seccomp = linux.seccomp().as_ref().map(filter).transpose()?;
 
         let mut build = Builder::new();
         build.join_cgroups(context.cgroups);
@@ -113,7 +117,7 @@ impl Plan {
         sched::process_steps(&mut build, process)?;
         sched::linux_steps(&mut build, linux)?;
         labels::steps(&mut build, process, context.modules, proc)?;
-        process::steps(&mut build, process)?;
+        process::steps(&mut build, process, seccomp.as_ref())?;
         Ok(Self {
             clone_flags: namespaces.clone_flags(),
             join_pid,
@@ -123,6 +127,7 @@ impl Plan {
             program_name: process::name(process)?,
             namespaces: namespaces.not_of_the_host(),
             private_pid: namespaces.private_pid(),
+            seccomp,
             hooks: Creating::of(spec),
             fds: build.fds,
             program: build.program,
@@ -131,7 +136,8 @@ impl Plan {
 
     /// The plan for one more process in a running container whose processes
     /// live in `namespaces` (`CLONE_NEW*`) and in v1 cgroups of `cgroups`, with
-    /// the session keyring of the container `keyring`, if it has one.
+    /// the session keyring of the container `keyring`, if it has one, and under
+    /// the filter of its first process.
     ///
     /// # Errors
     /// As for [`Plan::create`].
@@ -141,6 +147,7 @@ impl Plan {
         cgroups: &Layout,
         modules: SecurityModules,
         keyring: Option<&str>,
+        seccomp: Option<Filter>,
     ) -> Result<Self> {
         let affinity = process.exec_cpu_affinity().as_ref();
         let mut build = Builder::new();
@@ -164,7 +171,7 @@ impl Plan {
         process::stdio(&mut build, process, process::For::Exec)?;
         sched::process_steps(&mut build, process)?;
         labels::steps(&mut build, process, modules, None)?;
-        process::steps(&mut build, process)?;
+        process::steps(&mut build, process, seccomp.as_ref())?;
         Ok(Self {
             clone_flags: 0,
             join_pid,
@@ -174,6 +181,7 @@ impl Plan {
             program_name: process::name(process)?,
             namespaces,
             private_pid: false,
+            seccomp,
             hooks: Creating::default(),
             fds: build.fds,
             program: build.program,
@@ -204,10 +212,23 @@ impl Plan {
             program_name: hook.path().display().to_string(),
             namespaces,
             private_pid: false,
+            seccomp: None,
             hooks: Creating::default(),
             fds: build.fds,
             program: build.program,
         })
+    }
+}
+
+/// The filter for a profile.
+fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
+    let filter = seccomp::compile(profile)?;
+    match &filter.listener {
+        Some(_) => {
+            let text = "linux.seccomp.listenerPath: not supported by this version";
+            Err(Error::new(ErrorKind::Unsupported, text))
+        }
+        None => Ok(filter),
     }
 }
 

@@ -7,6 +7,7 @@ use oci_spec::runtime::{Hook, PosixRlimitType, Process};
 
 use super::program::{Builder, HostFd};
 use super::{caps, text};
+use crate::seccomp::Filter;
 use crate::{Error, Result};
 
 /// What runc leaves a process with when the config says nothing.
@@ -54,13 +55,18 @@ fn dimension(name: &str, value: u64) -> Result<u32> {
 }
 
 /// The last steps of a process: from its mask to its exec.
-pub(super) fn steps(build: &mut Builder, process: &Process) -> Result<()> {
+///
+/// A filter is loaded after everything else, so that a profile need not allow
+/// what init does. That takes no_new_privs or CAP_SYS_ADMIN, which is why init
+/// keeps the latter where the former is not wanted (docs/decisions/0007).
+pub(super) fn steps(build: &mut Builder, process: &Process, filter: Option<&Filter>) -> Result<()> {
     let mask = process.user().umask().unwrap_or(DEFAULT_UMASK);
     if mask > 0o7777 {
         return Err(Error::field("process.user.umask", format!("{mask:o} has unknown bits")));
     }
     build.push(&Step::Umask { mask });
-    if process.no_new_privileges().unwrap_or(false) {
+    let restricted = process.no_new_privileges().unwrap_or(false);
+    if restricted {
         build.push(&Step::NoNewPrivs {});
     }
     text::absolute("process.cwd", process.cwd())?;
@@ -68,9 +74,13 @@ pub(super) fn steps(build: &mut Builder, process: &Process) -> Result<()> {
     build.push(&Step::StdioOwner { uid: process.user().uid() });
     // Late, because what init opens counts against them; but the right to raise them must be there.
     rlimits(build, process)?;
-    caps::identity(build, process)?;
+    let until_exec = if filter.is_some() && !restricted { caps::SYS_ADMIN } else { 0 };
+    caps::identity(build, process, until_exec)?;
     program(build, process)?;
     build.push(&Step::Ready {});
+    if let Some(filter) = filter {
+        build.push(&Step::Seccomp { flags: filter.flags, program: &filter.bytes() });
+    }
     build.push(&Step::Exec {});
     Ok(())
 }

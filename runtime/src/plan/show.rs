@@ -111,6 +111,7 @@ fn value_json(value: Value<'_>) -> serde_json::Value {
         Value::Text(text) => json!(text.to_string_lossy()),
         Value::Texts(list) => list.iter().map(|t| json!(t.to_string_lossy())).collect(),
         Value::Numbers(ids) => (0..ids.len()).filter_map(|i| ids.at(i)).map(|n| json!(n)).collect(),
+        Value::Bytes(bytes) => json!({ "bytes": bytes.len() }),
         Value::Slot(slot) if slot.is_made() => json!({ "made": slot.index(0) }),
         Value::Slot(slot) => json!({ "sent": slot.index(0) }),
     }
@@ -129,6 +130,7 @@ fn step_text(step: &Step<'_>, sent: usize) -> Result<String, fmt::Error> {
                 let all: Vec<_> = (0..ids.len()).filter_map(|i| ids.at(i)).collect();
                 write!(text, " {name}={all:?}")
             }
+            Value::Bytes(bytes) => write!(text, " {name}=({} bytes)", bytes.len()),
             Value::Slot(slot) => write!(text, " {name}=#{}", slot.index(sent)),
         };
         if result.is_ok() {

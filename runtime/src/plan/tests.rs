@@ -225,6 +225,35 @@ fn hooks_of_the_create_hold_between_the_mounts_and_the_pivot() {
     }
 }
 
+/// Red when anything but the exec has to be allowed by a profile, or when the
+/// right to load the filter is missing, or kept without need.
+#[test]
+fn a_filter_is_loaded_last_with_the_right_to_do_so() {
+    const SYS_ADMIN: u64 = 1 << 21;
+    for (profile, restricted, kept) in
+        [(true, true, 0), (true, false, SYS_ADMIN), (false, false, 0), (false, true, 0)]
+    {
+        let mut config = config();
+        config["process"]["noNewPrivileges"] = json!(restricted);
+        if profile {
+            config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_LOG", "flags": [] });
+        }
+        let plan = plan(config).unwrap();
+        let names = names(&plan);
+        let end = if profile { &["Ready", "Seccomp", "Exec"][..] } else { &["Ready", "Exec"] };
+        assert!(names.ends_with(end), "{names:?}");
+        let sets = plan.program.steps().find_map(|step| match step {
+            Step::Identity { bounding, effective, permitted, inheritable, ambient, .. } => {
+                Some([effective, permitted, bounding, inheritable, ambient])
+            }
+            _ => None,
+        });
+        let kill = 1 << 5;
+        assert_eq!(sets, Some([kill | kept, kill | kept, kill, 0, 0]));
+        assert_eq!(plan.seccomp.is_some(), profile);
+    }
+}
+
 /// Applies `change` to the config and expects an error that starts with `field`.
 fn refused(kind: ErrorKind, field: &str, change: impl FnOnce(&mut Value)) {
     let mut config = config();
@@ -281,8 +310,9 @@ fn wrong_fields_are_named() {
     refused(Unsupported, "linux.namespaces", |c| {
         c["linux"]["namespaces"] = json!([{ "type": "pid" }])
     });
-    refused(Unsupported, "linux.seccomp", |c| {
-        c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+    refused(InvalidInput, "linux.seccomp.syscalls[0].errnoRet: 7 ", |c| {
+        c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            { "names": ["read"], "action": "SCMP_ACT_KILL", "errnoRet": 7 }] });
     });
     refused(Unsupported, "process.apparmorProfile", |c| {
         c["process"]["apparmorProfile"] = json!("cri-containerd.apparmor.d");

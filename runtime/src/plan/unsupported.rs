@@ -22,7 +22,6 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     let filled = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
     refuse("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()))?;
     refuse("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()))?;
-    refuse("linux.seccomp", linux.seccomp().is_some())?;
     refuse("linux.mountLabel", filled(linux.mount_label()))?;
     refuse("linux.intelRdt", linux.intel_rdt().is_some())?;
     refuse("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()))?;

@@ -28,6 +28,12 @@ impl Instruction {
         let ([c0, c1], [k0, k1, k2, k3]) = (self.code.to_le_bytes(), self.k.to_le_bytes());
         [c0, c1, self.jt, self.jf, k0, k1, k2, k3]
     }
+
+    /// The opposite of [`Instruction::to_bytes`].
+    pub fn from_bytes([c0, c1, jt, jf, k0, k1, k2, k3]: [u8; Self::LEN]) -> Self {
+        let (code, k) = (u16::from_le_bytes([c0, c1]), u32::from_le_bytes([k0, k1, k2, k3]));
+        Self { code, jt, jf, k }
+    }
 }
 
 // linux/bpf_common.h

@@ -48,6 +48,13 @@ impl Filter {
     }
 }
 
+/// The program that lies in `bytes`; `None` for what is none.
+pub(crate) fn program(bytes: &[u8]) -> Option<Vec<Instruction>> {
+    let (instructions, rest) = bytes.as_chunks();
+    let fits = (1..=asm::MAX).contains(&instructions.len()) && rest.is_empty();
+    fits.then(|| instructions.iter().copied().map(Instruction::from_bytes).collect())
+}
+
 /// Compiles a profile.
 ///
 /// # Errors
