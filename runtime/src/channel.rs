@@ -16,6 +16,7 @@ use nix::sys::socket::{
 
 use crate::process::poll_readable;
 use crate::report::exec_failure;
+use crate::seccomp::agent::Agent;
 use crate::{Error, ErrorKind, Result};
 
 /// The engine's end.
@@ -104,10 +105,26 @@ impl Channel {
         }
     }
 
-    /// Sends the start byte and waits for the exec, which closes init's end.
-    pub(crate) fn release_and_confirm(self, program: &str, deadline: Duration) -> Result<()> {
+    /// Sends the start byte and waits for the exec, which closes init's end. The
+    /// listener of a filter that wants to be listened to goes to `agent`.
+    pub(crate) fn release_and_confirm(
+        self,
+        program: &str,
+        agent: Option<&Agent>,
+        deadline: Duration,
+    ) -> Result<()> {
+        let until = Instant::now() + deadline;
+        let connection = agent.map(|agent| agent.connect(until)).transpose()?;
         self.send_byte()?;
-        match self.receive(Instant::now() + deadline)? {
+        let mut message = self.receive(until)?;
+        if let Some(connection) = connection
+            && let Message::Report(Report { kind: kind::LISTENER, .. }, Some(listener)) = &message
+        {
+            connection.send(listener.as_fd())?;
+            self.send_byte()?;
+            message = self.receive(until)?;
+        }
+        match message {
             Message::Closed => Ok(()),
             Message::Report(report, _) if report.kind == kind::FAILED => {
                 Err(exec_failure(program, &report))

@@ -17,7 +17,8 @@ use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::{self, Creating, Later};
 use crate::plan::Plan;
 use crate::process::{Process, poll_readable, send_signal};
-use crate::seccomp::Filter;
+use crate::seccomp::agent::Agent;
+use crate::seccomp::{Filter, Listener};
 use crate::state::{self, SeccompRecord, State, start_time};
 use crate::{Error, ErrorKind, Result};
 
@@ -39,6 +40,7 @@ pub struct Container {
     pidfd: Option<OwnedFd>,
     /// Kept only where there are any.
     hooks: Option<Box<Later>>,
+    /// Kept only for those who are told of them: hooks, agents of filters.
     annotations: HashMap<String, String>,
 }
 
@@ -51,6 +53,8 @@ impl Container {
     ) -> Self {
         let later = state.boathook.hooks.clone();
         let later = if later.is_empty() { None } else { Some(later) };
+        let seccomp = state.boathook.seccomp.clone();
+        let told = later.is_some() || seccomp.as_ref().is_some_and(|s| s.listener.is_some());
         Self {
             shared,
             id: state.id.clone(),
@@ -59,12 +63,12 @@ impl Container {
             namespaces: state.boathook.namespaces,
             private_pid: state.boathook.private_pid,
             keyring: state.boathook.keyring,
-            seccomp: state.boathook.seccomp.clone(),
+            seccomp,
             cgroup,
             pidfd,
-            annotations: match later {
-                Some(_) => state.annotations.clone(),
-                None => HashMap::new(),
+            annotations: match told {
+                true => state.annotations.clone(),
+                false => HashMap::new(),
             },
             hooks: later.map(Box::new),
         }
@@ -124,11 +128,21 @@ impl Container {
             hold: None,
         });
         match launched {
-            Ok(Launched { process, console }) => Ok((process, console)),
+            Ok(Launched { mut process, console }) => {
+                if let Some(listener) = plan.seccomp.as_ref().and_then(|f| f.listener.as_ref()) {
+                    process.set_agent(self.agent(listener, process.pid(), "running")?);
+                }
+                Ok((process, console))
+            }
             // A failure is explained best by the end of the container, if it ended meanwhile.
             Err(_) if self.ended() => Err(self.stopped()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Who decides about the calls of a process of its.
+    pub(crate) fn agent(&self, listener: &Listener, pid: i32, status: &str) -> Result<Agent> {
+        Agent::new(listener, pid, &self.document(status))
     }
 
     /// What its first process runs under.

@@ -13,6 +13,7 @@ use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::Later;
 use crate::plan::{Context, Plan, SecurityModules, wants_label};
 use crate::process::Process;
+use crate::seccomp::agent;
 use crate::state::{self, Private, State, StateDir, start_time};
 use crate::{Result, image};
 
@@ -122,6 +123,8 @@ impl Engine {
     pub fn create(&self, request: Create<'_>) -> Result<Created> {
         let until = Instant::now() + request.deadline;
         let plan = self.plan(request.id, request.bundle, request.spec, request.options)?;
+        let listener = plan.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
+        listener.map(agent::check).transpose()?;
         let dir = StateDir::claim(&self.shared.root, request.id)?;
         let seccomp = plan.seccomp.as_ref().map(|f| dir.save_filter(f)).transpose()?;
         let hierarchies = self.hierarchies()?;
@@ -167,7 +170,7 @@ impl Engine {
             until,
             hold: Some(&run_hooks),
         });
-        let Launched { process, console } = match launched {
+        let Launched { mut process, console } = match launched {
             Ok(launched) => launched,
             Err(error) => {
                 drop(cgroup);
@@ -182,6 +185,9 @@ impl Engine {
             .try_clone_to_owned()
             .map_err(|e| crate::Error::sys("duplicate a pidfd", e))?;
         let container = Container::new(self.shared.clone(), &state, cgroup.keep()?, Some(pidfd));
+        if let Some(listener) = listener {
+            process.set_agent(container.agent(listener, process.pid(), "created")?);
+        }
         dir.keep();
         Ok(Created { container, process, console })
     }

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::channel::{Channel, Message};
+use crate::seccomp::agent::Agent;
 use crate::sys::{self, Whose};
 use crate::{Error, ErrorKind, Result};
 
@@ -54,11 +55,25 @@ pub struct Process {
     /// `argv[0]`, for the message when it cannot be executed.
     program: String,
     exit: OnceLock<ExitStatus>,
+    /// Who decides about its system calls, if somebody does.
+    agent: Option<Box<Agent>>,
 }
 
 impl Process {
     pub(crate) fn new(pid: i32, pidfd: OwnedFd, channel: Channel, program: String) -> Self {
-        Self { pid, pidfd, channel: Mutex::new(Some(channel)), program, exit: OnceLock::new() }
+        Self {
+            pid,
+            pidfd,
+            channel: Mutex::new(Some(channel)),
+            program,
+            exit: OnceLock::new(),
+            agent: None,
+        }
+    }
+
+    /// Has the listener of its filter sent to `agent` at its start.
+    pub(crate) fn set_agent(&mut self, agent: Agent) {
+        self.agent = Some(Box::new(agent));
     }
 
     /// The pid in this process's own pid namespace.
@@ -90,7 +105,7 @@ impl Process {
                 "cannot start a container that has stopped",
             ));
         }
-        channel.release_and_confirm(&self.program, deadline)
+        channel.release_and_confirm(&self.program, self.agent.as_deref(), deadline)
     }
 
     /// The next message of init, before the start.

@@ -40,7 +40,7 @@ pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
 /// The error for a program that could not be executed after the start.
 pub(crate) fn exec_failure(program: &str, report: &Report) -> Error {
     use Errno::{EACCES, EISDIR, ELIBBAD, ELOOP, ENOENT, ENOEXEC, ENOTDIR};
-    if report.detail == sys::nr::SECCOMP {
+    if matches!(report.detail, sys::nr::SECCOMP | sys::nr::CLONE) {
         let text = format!("linux.seccomp: load the filter: {}", cause(report));
         // What is wrong with the program is ours to avoid; a flag may be newer than the kernel.
         let newer = errno_of(report) == Errno::EINVAL;

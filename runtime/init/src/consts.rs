@@ -71,6 +71,13 @@ pub const PR_CAP_AMBIENT_CLEAR_ALL: u32 = 4;
 pub const SECCOMP_MODE_FILTER: u32 = 2;
 pub const SECCOMP_SET_MODE_FILTER: u32 = 1;
 pub const SECCOMP_FILTER_FLAG_SPEC_ALLOW: u32 = 4;
+pub const SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 8;
+
+pub const CLONE_VM: u32 = 0x100;
+pub const CLONE_FILES: u32 = 0x400;
+pub const CLONE_SIGHAND: u32 = 0x800;
+pub const CLONE_THREAD: u32 = 0x1_0000;
+
 pub const CAP_VERSION_3: u32 = 0x2008_0522;
 
 pub const KEYCTL_JOIN_SESSION_KEYRING: u32 = 1;

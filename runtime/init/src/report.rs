@@ -10,6 +10,9 @@ pub mod kind {
     pub const CONSOLE: u32 = 3;
     /// Mounts are done and the old root is still there; init waits for a byte.
     pub const HOLD: u32 = 4;
+    /// The listener of the process's filter is attached to the message; init
+    /// waits for a byte.
+    pub const LISTENER: u32 = 5;
 }
 
 /// Failures that no single errno tells; in [`Report::detail`].

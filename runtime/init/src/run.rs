@@ -244,7 +244,7 @@ impl Init {
             }
             Step::Seccomp { flags, program } => {
                 self.hide_descriptors();
-                seccomp::load(flags, program)
+                seccomp::load(self.socket, self.step, flags, program)
             }
             Step::Exec {} => {
                 self.hide_descriptors();
@@ -302,34 +302,42 @@ impl Init {
         self.hidden = true;
     }
 
-    /// Reports and waits until the engine lets it go on.
     fn wait_for_byte(&mut self, kind: u32) -> Outcome {
-        self.send(Report { kind, step: self.step, errno: 0, detail: 0 }, None)?;
-        let mut byte = 0_u8;
-        loop {
-            match syscall!(nr::READ, self.socket, &mut byte, 1_usize) {
-                Err(fault) if fault.errno == EINTR => {}
-                // The engine is gone and nobody will ever start this container.
-                Ok(0) => sys::exit(1),
-                other => return done(other),
-            }
-        }
+        wait_for_byte(self.socket, Report { kind, step: self.step, errno: 0, detail: 0 }, None)
     }
 
     fn send(&self, report: Report, fd: Option<i32>) -> Outcome {
-        let bytes = report.to_bytes();
-        let part = IoVec { base: core::ptr::from_ref(&bytes) as usize, len: Report::LEN };
-        let rights = Rights::of(fd.unwrap_or(-1));
-        let mut message = MsgHdr::new(&part);
-        if fd.is_some() {
-            message.control = core::ptr::from_ref(&rights) as usize;
-            message.control_len = Rights::HEADER + 4;
+        send(self.socket, report, fd)
+    }
+}
+
+/// Reports and waits until the engine lets it go on.
+pub(crate) fn wait_for_byte(socket: i32, report: Report, fd: Option<i32>) -> Outcome {
+    send(socket, report, fd)?;
+    let mut byte = 0_u8;
+    loop {
+        match syscall!(nr::READ, socket, &mut byte, 1_usize) {
+            Err(fault) if fault.errno == EINTR => {}
+            // The engine is gone and nobody will ever start this container.
+            Ok(0) => sys::exit(1),
+            other => return done(other),
         }
-        loop {
-            match syscall!(nr::SENDMSG, self.socket, &message, MSG_NOSIGNAL) {
-                Err(fault) if fault.errno == EINTR => {}
-                other => return done(other),
-            }
+    }
+}
+
+fn send(socket: i32, report: Report, fd: Option<i32>) -> Outcome {
+    let bytes = report.to_bytes();
+    let part = IoVec { base: core::ptr::from_ref(&bytes) as usize, len: Report::LEN };
+    let rights = Rights::of(fd.unwrap_or(-1));
+    let mut message = MsgHdr::new(&part);
+    if fd.is_some() {
+        message.control = core::ptr::from_ref(&rights) as usize;
+        message.control_len = Rights::HEADER + 4;
+    }
+    loop {
+        match syscall!(nr::SENDMSG, socket, &message, MSG_NOSIGNAL) {
+            Err(fault) if fault.errno == EINTR => {}
+            other => return done(other),
         }
     }
 }

@@ -36,7 +36,10 @@ pub mod nr {
     pub const SOCKET: u32 = 41;
     pub const SENDMSG: u32 = 46;
     pub const RECVMSG: u32 = 47;
+    pub const SCHED_YIELD: u32 = 24;
+    pub const CLONE: u32 = 56;
     pub const EXECVE: u32 = 59;
+    pub const EXIT: u32 = 60;
     pub const GETPID: u32 = 39;
     pub const FCNTL: u32 = 72;
     pub const GETCWD: u32 = 79;
@@ -104,6 +107,7 @@ const NAMES: &[(u32, &str)] = &[
     (nr::SOCKET, "socket"),
     (nr::SENDMSG, "sendmsg"),
     (nr::RECVMSG, "recvmsg"),
+    (nr::CLONE, "clone"),
     (nr::EXECVE, "execve"),
     (nr::FCNTL, "fcntl"),
     (nr::GETCWD, "getcwd"),
@@ -351,6 +355,46 @@ pub(crate) fn fs_magic(fd: i32) -> Outcome<u64> {
 pub fn exit(code: i32) -> ! {
     loop {
         let _ = syscall!(nr::EXIT_GROUP, code);
+    }
+}
+
+/// Starts a second thread at `run`, on a stack of its own. It shares memory,
+/// descriptors and signals; execve(2) of the first thread ends it.
+pub(crate) fn start_thread(run: extern "C" fn() -> !) -> Outcome {
+    use crate::consts::{CLONE_FILES, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM};
+    const STACK: usize = 16 * 1024;
+    let stack = map_anonymous(STACK)?;
+    // Mappings start at a page, so this is aligned as a call wants it.
+    let top = stack.as_mut_ptr() as usize + STACK;
+    let flags = u64::from(CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD);
+    let result: isize;
+    // SAFETY: the new thread runs on `stack`, which nobody else uses and nothing unmaps, and
+    // calls `run`, which never returns; the first one goes on behind the label as after any call.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "call r12",
+            "ud2",
+            "2:",
+            inlateout("rax") nr::CLONE as isize => result,
+            in("rdi") flags, in("rsi") top, in("rdx") 0, in("r10") 0, in("r8") 0,
+            in("r12") run as usize,
+            lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    if result < 0 {
+        return Err(Fault { errno: result.unsigned_abs() as u32, detail: nr::CLONE });
+    }
+    Ok(())
+}
+
+/// Ends the calling thread.
+pub(crate) fn exit_thread() -> ! {
+    loop {
+        let _ = syscall!(nr::EXIT, 0_u32);
     }
 }
 

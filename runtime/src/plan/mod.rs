@@ -23,7 +23,7 @@ mod unsupported;
 use std::path::{Path, PathBuf};
 
 use boathook_init::Step;
-use oci_spec::runtime::{Hook, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{Hook, Process, Spec};
 
 pub use labels::{SecurityModules, wanted as wants_label};
 pub use program::{HostFd, Program};
@@ -31,7 +31,7 @@ pub use program::{HostFd, Program};
 use crate::cgroup::{CgroupPlan, Driver, Layout};
 use crate::hooks::Creating;
 use crate::seccomp::{self, Filter};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 use namespaces::Namespaces;
 use program::Builder;
 
@@ -100,7 +100,7 @@ impl Plan {
         let root = root_path(spec, context.bundle)?;
         let namespaces = Namespaces::of(linux)?;
         let cgroup = cgroup_plan(spec, context)?;
-        let seccomp = linux.seccomp().as_ref().map(filter).transpose()?;
+        let seccomp = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
 
         let mut build = Builder::new();
         build.join_cgroups(context.cgroups);
@@ -217,18 +217,6 @@ impl Plan {
             fds: build.fds,
             program: build.program,
         })
-    }
-}
-
-/// The filter for a profile.
-fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
-    let filter = seccomp::compile(profile)?;
-    match &filter.listener {
-        Some(_) => {
-            let text = "linux.seccomp.listenerPath: not supported by this version";
-            Err(Error::new(ErrorKind::Unsupported, text))
-        }
-        None => Ok(filter),
     }
 }
 

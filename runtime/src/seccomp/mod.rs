@@ -10,6 +10,7 @@
 //! engines use by default, 380 names on three architectures, takes about 0.1 ms.
 
 mod action;
+pub(crate) mod agent;
 mod arch;
 mod asm;
 mod call;

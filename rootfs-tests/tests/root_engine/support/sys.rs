@@ -1,6 +1,7 @@
 //! System calls that neither nix nor rustix offers safely.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::signal::{SigHandler, Signal};
 
@@ -72,4 +73,34 @@ impl Drop for Closed {
             libc::close(self.saved);
         }
     }
+}
+
+/// The next call that a filter's listener is asked about; blocks until there is one.
+pub(crate) fn notified(listener: BorrowedFd<'_>) -> io::Result<libc::seccomp_notif> {
+    // SAFETY: all zeroes are a value of this plain structure, and the one the kernel asks for.
+    let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one such structure there.
+    let done =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) };
+    if done == 0 { Ok(call) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets the call fail with an errno, or go on with `None`.
+pub(crate) fn decide(
+    listener: BorrowedFd<'_>,
+    call: &libc::seccomp_notif,
+    errno: Option<i32>,
+) -> io::Result<()> {
+    let go_on = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+    let answer = libc::seccomp_notif_resp {
+        id: call.id,
+        val: 0,
+        error: errno.map_or(0, |errno| -errno),
+        flags: if errno.is_some() { 0 } else { go_on },
+    };
+    // SAFETY: the kernel reads one such structure there.
+    let done = unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw const answer)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
