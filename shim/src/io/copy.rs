@@ -2,9 +2,11 @@
 //! can do it (splice between pipes), and without one that stays resident where
 //! it cannot.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
@@ -66,8 +68,9 @@ pub(super) fn output(
     destination: Destination,
     mut phase: watch::Receiver<Phase>,
 ) -> Result<impl Future<Output = ()> + Send + 'static> {
+    let late = Late::of(&destination, phase.clone());
     let mut copy = Copy::new(source, destination)?;
-    Ok(async move {
+    let copying = async move {
         let mut limit = None;
         loop {
             let now = *phase.borrow_and_update();
@@ -91,7 +94,55 @@ pub(super) fn output(
                 () = at(limit) => return,
             }
         }
+    };
+    Ok(async move {
+        copying.await;
+        if let Some(late) = late {
+            late.wait().await;
+        }
     })
+}
+
+/// How long after its start a stream that is over waits for its first reader.
+const READER_LIMIT: Duration = Duration::from_secs(2);
+
+/// A fifo that must not be closed before its client has opened it: a process
+/// may be over so soon that the client's open comes later, and an open for
+/// reading waits for a writer for ever. Our own end counts as a reader, so
+/// this is a second one that does not.
+struct Late {
+    writer: OwnedFd,
+    until: Instant,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Late {
+    fn of(destination: &Destination, phase: watch::Receiver<Phase>) -> Option<Self> {
+        let Destination::Pipe(fifo) = destination else { return None };
+        let again = format!("/proc/self/fd/{}", fifo.as_raw_fd());
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let writer = rustix::fs::open(again, flags, Mode::empty()).ok()?;
+        Some(Self { writer, until: Instant::now() + READER_LIMIT, phase })
+    }
+
+    /// The kernel has no event for "somebody opened a fifo", so it is asked
+    /// for at growing intervals, and only by streams that ended at once.
+    async fn wait(self) {
+        let mut pause = Duration::from_millis(1);
+        while self.nobody_reads()
+            && Instant::now() < self.until
+            && *self.phase.borrow() != Phase::Forgotten
+        {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(32));
+        }
+    }
+
+    fn nobody_reads(&self) -> bool {
+        let mut fds = [PollFd::new(&self.writer, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut fds, Some(&now)), Ok(1)) && fds[0].revents().contains(PollFlags::ERR)
+    }
 }
 
 /// Copies input until the fifo ends or the process stops reading.
