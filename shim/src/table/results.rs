@@ -138,7 +138,7 @@ impl Table {
         }
         let (id, pid) = (container.id.clone(), container.init.pid);
         if let Some(container) = self.containers.remove(&id) {
-            container.close_execs(exit, actions);
+            container.close(exit, actions);
         }
         actions.push(Action::Publish(Event::Delete { id, pid, exit }));
         // Before the answers: a caller that starts a new shim after the answer
@@ -229,9 +229,14 @@ impl Container {
     }
 
     /// The container is gone, and its execs with it. One that was not reaped
-    /// in time counts as killed together with init.
-    fn close_execs(self, init_exit: Exit, actions: &mut Actions) {
+    /// in time counts as killed together with init. A Pause or Resume that is
+    /// still under way comes back to nobody, so it is answered here.
+    fn close(self, init_exit: Exit, actions: &mut Actions) {
         actions.push(Action::Forget(self.init.no));
+        if let Freeze::Pausing(call) | Freeze::Resuming(call) = self.freeze {
+            let stopped = Failure::wrong_state("the container has stopped");
+            actions.push(Action::Reply(call, Err(stopped)));
+        }
         let killed = Exit { status: 128 + SIGKILL.unsigned_abs(), at: init_exit.at };
         for (exec_id, process) in self.execs {
             actions.push(Action::Forget(process.no));

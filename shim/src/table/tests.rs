@@ -218,6 +218,20 @@ fn a_failed_delete_can_be_repeated() {
 }
 
 #[test]
+fn a_pause_that_the_delete_overtakes_is_answered() {
+    let mut world = running();
+    let pause = world.call(Command::Pause("c".into()));
+    world.end("c", None, 0);
+    let delete = world.call(Command::Delete(target("c", None)));
+    let removal = world.effects.iter().position(|e| matches!(e, Action::Delete(_)));
+    world.finish(removal.unwrap(), true);
+    assert!(matches!(world.answer(delete), Some(Ok(Answer::Deleted { .. }))));
+    let failure = world.answer(pause).unwrap().as_ref().unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::WrongState);
+    world.finish_all();
+}
+
+#[test]
 fn delete_during_create_waits_and_kills() {
     let mut world = World::new();
     let create = world.call(create("c"));
