@@ -9,16 +9,24 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which of our crates may depend on which.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("boathook-fs", &[]),
+    ("boathook-hooks", &[]),
     ("boathook-init", &[]),
     ("boathook-runtime", &["boathook-fs", "boathook-init"]),
-    ("boathook-shim", &["boathook-fs", "boathook-runtime"]),
-    ("boathook-cli", &["boathook-fs", "boathook-runtime"]),
+    ("boathook-shim", &["boathook-fs", "boathook-hooks", "boathook-runtime"]),
+    ("boathook-cli", &["boathook-fs", "boathook-hooks", "boathook-runtime"]),
     ("xtask", &[]),
     (
         "rootfs-tests",
-        &["boathook-cli", "boathook-fs", "boathook-init", "boathook-runtime", "boathook-shim"],
+        &[
+            "boathook-cli",
+            "boathook-fs",
+            "boathook-hooks",
+            "boathook-init",
+            "boathook-runtime",
+            "boathook-shim",
+        ],
     ),
 ];
 

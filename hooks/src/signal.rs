@@ -1,0 +1,126 @@
+//! Names and numbers of signals, as image configs and stop annotations give
+//! them: the name in any case, with or without `SIG`, or a number.
+
+/// The first real-time signal that C libraries leave to programs.
+const RTMIN: i32 = 34;
+/// The last one.
+const RTMAX: i32 = 64;
+
+/// SIGTERM.
+pub const TERM: i32 = 15;
+/// SIGKILL.
+pub const KILL: i32 = 9;
+
+/// Linux numbers on x86-64 and arm64 (signal(7)); the first name of a number
+/// is the one that is printed.
+const NAMES: [(&str, i32); 34] = [
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ILL", 4),
+    ("TRAP", 5),
+    ("ABRT", 6),
+    ("IOT", 6),
+    ("BUS", 7),
+    ("FPE", 8),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("SEGV", 11),
+    ("USR2", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("STKFLT", 16),
+    ("CHLD", 17),
+    ("CLD", 17),
+    ("CONT", 18),
+    ("STOP", 19),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("VTALRM", 26),
+    ("PROF", 27),
+    ("WINCH", 28),
+    ("IO", 29),
+    ("POLL", 29),
+    ("PWR", 30),
+    ("SYS", 31),
+];
+
+/// The number of a signal.
+pub fn number(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=RTMAX).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == name) {
+        return Some(*number);
+    }
+    let (base, sign, rest) = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) => (RTMIN, 1, rest.strip_prefix('+').unwrap_or(rest)),
+        (_, Some(rest)) => (RTMAX, -1, rest.strip_prefix('-').unwrap_or(rest)),
+        _ => return None,
+    };
+    let plain = rest.is_empty() && (name == "RTMIN" || name == "RTMAX");
+    let digits = !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
+    let marked = name.contains(['+', '-']);
+    let offset = if plain {
+        0
+    } else if digits && marked {
+        rest.parse::<i32>().ok()?
+    } else {
+        return None;
+    };
+    let number = base + sign * offset;
+    (RTMIN..=RTMAX).contains(&number).then_some(number)
+}
+
+/// The name of a signal, with `SIG`.
+pub fn name(number: i32) -> String {
+    match NAMES.iter().find(|(_, known)| *known == number) {
+        Some((name, _)) => format!("SIG{name}"),
+        None if number == RTMIN => "SIGRTMIN".to_owned(),
+        None if number > RTMIN => format!("SIGRTMIN+{}", number - RTMIN),
+        None => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        for (text, expected) in [
+            ("SIGTERM", Some(15)),
+            ("term", Some(15)),
+            ("Quit", Some(3)),
+            ("SIGRTMIN", Some(34)),
+            ("SIGRTMIN+3", Some(37)),
+            ("RTMAX-14", Some(50)),
+            ("SIGRTMAX", Some(64)),
+            ("SIGCLD", Some(17)),
+            ("28", Some(28)),
+            ("0", None),
+            ("65", None),
+            ("-1", None),
+            ("SIG", None),
+            ("", None),
+            ("SIGRTMIN+31", None),
+            ("SIGRTMIN3", None),
+            ("SIGRTMIN+", None),
+            ("SIGRTMAX+1", None),
+            ("SIGNAL", None),
+        ] {
+            assert_eq!(number(text), expected, "{text:?}");
+        }
+        for n in 1..=31 {
+            assert_eq!(number(&name(n)), Some(n));
+        }
+        assert_eq!(number(&name(37)), Some(37));
+    }
+}
