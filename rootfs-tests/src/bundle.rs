@@ -73,6 +73,18 @@ impl Bundle {
         fs::write(&path, self.config.to_string()).during(|| format!("write {}", path.display()))
     }
 
+    /// Adds a member to the object that a JSON pointer names, and writes the file.
+    ///
+    /// # Errors
+    /// There is no such object, or the file cannot be written.
+    pub fn add(&mut self, pointer: &str, name: &str, value: Value) -> Result<()> {
+        let object = self.config.pointer_mut(pointer).and_then(Value::as_object_mut);
+        let object = object
+            .ok_or_else(|| crate::Error::check(format!("no object {pointer:?} in config.json")))?;
+        object.insert(name.to_owned(), value);
+        self.save()
+    }
+
     /// Changes one value, named by a JSON pointer (RFC 6901), and writes the file.
     ///
     /// # Errors

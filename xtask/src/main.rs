@@ -19,6 +19,7 @@ mod libtest;
 mod process;
 mod summary;
 mod tiers;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -42,8 +43,8 @@ fn run(command: Command) -> Result<(), Error> {
             Ok(())
         }
         Command::Test(selection) => tiers::test(&selection),
-        Command::Demo(rest) => helper::run("demo", &rest),
-        Command::Bench(rest) => helper::run("bench", &rest),
+        Command::Demo(rest) => helper::demo(&rest),
+        Command::Bench(rest) => helper::bench(&rest),
         Command::Ci => ci::run(),
         Command::Deny => deny::run(),
     }

@@ -24,9 +24,15 @@ fn versions(rig: &Rig) -> Result<String> {
         let text = Run::new(program).arg(flag).ok()?.text();
         Ok(text.lines().next().unwrap_or_default().trim().to_owned())
     };
+    let rust = match rig.rust_shim {
+        Some(_) => "containerd-runc-shim 0.2.0 from the Rust registry",
+        None => "the runc shim in Rust could not be built here",
+    };
     Ok([
         first_line(&rig.packages.containerd(), "--version")?,
         first_line(&rig.packages.runc(), "--version")?,
+        first_line(&rig.packages.crun(), "--version")?,
+        rust.to_owned(),
         format!("boathook {}", env!("CARGO_PKG_VERSION")),
     ]
     .join("; "))
@@ -46,11 +52,12 @@ fn text(rows: &[Row], machine: &str, versions: &str, rounds: usize, load: &str) 
     format!(
         "# Benchmarks\n\n\
          Written by `cargo xtask bench`; repeat it with the same command, as root. Nothing else should run meanwhile.\n\n\
-         **Compared:** Debian's runc shim with runc, and boathook. {versions}.\n\
+         **Compared:** boathook with Debian's runc shim, which executes runc or crun, and with the runc shim in Rust. {versions}.\n\
          **Machine:** {machine}; load before the run: {load}.\n\
          **Method:** {rounds} rounds after three that do not count. Every round measures both shims, and they take turns at going \
          first. Back to back means without a pause; 200 ms apart means that nothing was started for 200 ms, as on a node that starts a \
-         container now and then. Median and 90th percentile are measured values. The ratio is boathook's median over the other's.\n\n\
+         container now and then. Median and 90th percentile are measured values. The ratio is boathook's median over the other's. Every container has \
+         the seccomp profile that nodes apply by default.\n\n\
          {table}\n\
          {verdict}\n\n\
          ## What is measured\n\
@@ -61,7 +68,13 @@ fn text(rows: &[Row], machine: &str, versions: &str, rounds: usize, load: &str) 
          - **exec**: the same calls for `/bin/true` in a container that is running.\n\
          - **ctr run --rm**: the whole command under containerd, with the start of `ctr` itself, snapshots, stdio by fifo and clean-up. A shim \
          that does nothing at all would still take about a third of the runc shim's time here.\n\
-         - **idle**: `smaps_rollup` and `status` of a shim whose one container sleeps, after 10 execs and 100 other calls; the second of three \
+         - **a pod by CRI**: what the kubelet calls for a pod with one container that ends at once when asked. On a network of its own, a \
+         stop of the sandbox is mostly the network plugin's work and the kernel's removal of its links, with any shim; on the host's network \
+         only the shim's part is left.\n\
+         - **20 pods at once**: on the host's network, from the first call to the answer of the last `StartContainer`.\n\
+         - **beside N containers**: the first measurement again, on a host where N containers of boathook sleep, in pods of ten, and where 1000 \
+         mounts have been added; held against the same on the empty host.\n\
+         - **idle**: `smaps_rollup` and `status` of a shim whose containers sleep, after 10 execs and 100 other calls each; the second of three \
          shims of its kind, because they share pages.\n",
         table = report::markdown(rows),
     )

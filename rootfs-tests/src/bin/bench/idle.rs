@@ -1,54 +1,51 @@
-//! Memory of a shim whose container does nothing.
+//! Memory of a shim whose containers do nothing.
 
 use rootfs_tests::Result;
 use rootfs_tests::memory::Usage;
 
+use crate::pod::Pod;
 use crate::report::{Figure, Row};
 use crate::rig::{Rig, Which};
-use crate::scenarios::{end_sleeper, one_exec, sleeper};
 use crate::stats::Bar;
 
 /// So many shims of one kind run at once, because they share pages, as on a node. The second is
 /// looked at: the first bears what is only mapped once.
 const INSTANCES: usize = 3;
-/// What each has done before, so that the figure is not that of a process fresh from its start.
-const EXECS: usize = 10;
-const CALLS: usize = 100;
-
 pub(crate) fn run(rig: &Rig) -> Result<Vec<Row>> {
-    let stock = second_of_three(rig, Which::Stock)?;
-    let ours = second_of_three(rig, Which::Ours)?;
-    let row = |name: &str, unit, bar, of: fn(&Usage) -> f64| Row {
-        name: name.to_owned(),
-        spacing: "",
-        unit,
-        stock: Figure::from(of(&stock)),
-        ours: Figure::from(of(&ours)),
-        bar: Bar::Value(bar),
-    };
-    Ok(vec![
-        row("idle: proportional set size", "MiB", 1.5, |usage| usage.pss_kib as f64 / 1024.0),
-        row("idle: private dirty", "MiB", 0.5, |usage| usage.private_dirty_kib as f64 / 1024.0),
-        row("idle: threads", "", 2.0, |usage| usage.threads as f64),
-    ])
+    let mut rows = Vec::new();
+    for (members, bars) in [(1, [1.5, 0.5, 2.0].map(Bar::Value)), (10, [Bar::None; 3])] {
+        let stock = second_of_three(rig, Which::Stock, members)?;
+        let ours = second_of_three(rig, Which::Ours, members)?;
+        let what =
+            if members == 1 { "1 container".into() } else { format!("{members} containers") };
+        let row = |name: &str, unit, bar, of: fn(&Usage) -> f64| Row {
+            name: format!("idle, {what}: {name}"),
+            beside: Which::Stock.title(),
+            spacing: "",
+            unit,
+            theirs: Figure::from(of(&stock)),
+            ours: Figure::from(of(&ours)),
+            bar,
+        };
+        rows.extend([
+            row("proportional set size", "MiB", bars[0], |usage| usage.pss_kib as f64 / 1024.0),
+            row("private dirty", "MiB", bars[1], |usage| usage.private_dirty_kib as f64 / 1024.0),
+            row("threads", "", bars[2], |usage| usage.threads as f64),
+        ]);
+    }
+    Ok(rows)
 }
 
-fn second_of_three(rig: &Rig, which: Which) -> Result<Usage> {
+fn second_of_three(rig: &Rig, which: Which, members: usize) -> Result<Usage> {
     let mut all = Vec::new();
     for _ in 0..INSTANCES {
-        all.push(sleeper(rig, which)?);
+        all.push(Pod::start(rig, which, members)?);
     }
     let mut usages = Vec::new();
-    for (served, container) in &mut all {
-        for number in 0..EXECS {
-            one_exec(served, &container.id, &format!("e{number}"))?;
-        }
-        for _ in 0..CALLS {
-            served.task.state(&container.id, "")?;
-        }
-        let pid = served.task.connect(&container.id)?.shim_pid;
-        usages.push(Usage::of(pid)?);
+    for pod in &mut all {
+        pod.use_it()?;
+        usages.push(pod.usage()?);
     }
-    all.into_iter().try_for_each(end_sleeper)?;
+    all.into_iter().try_for_each(Pod::end)?;
     Ok(usages[1])
 }

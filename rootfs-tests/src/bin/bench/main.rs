@@ -9,14 +9,18 @@
 )]
 
 mod args;
+mod daemon;
+mod density;
 mod document;
 mod idle;
 mod machine;
+mod pod;
 mod report;
 mod rig;
 mod rounds;
 mod scenarios;
 mod stats;
+mod tasks;
 
 use std::process::ExitCode;
 

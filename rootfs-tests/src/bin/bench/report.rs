@@ -4,15 +4,17 @@ use std::fmt::Write as _;
 
 use crate::stats::{Bar, Samples};
 
-/// One measured thing, on both shims.
+/// One measured thing, on ours and on what it is held against.
 #[derive(Debug)]
 pub(crate) struct Row {
     /// What was measured.
     pub(crate) name: String,
+    /// What it is held against.
+    pub(crate) beside: &'static str,
     /// How the rounds followed each other; empty where it does not matter.
     pub(crate) spacing: &'static str,
     pub(crate) unit: &'static str,
-    pub(crate) stock: Figure,
+    pub(crate) theirs: Figure,
     pub(crate) ours: Figure,
     pub(crate) bar: Bar,
 }
@@ -36,11 +38,16 @@ impl From<f64> for Figure {
     }
 }
 
-const HEAD: [&str; 9] =
-    ["what", "rounds", "runc shim", "p90", "boathook", "p90", "ratio", "bar", ""];
+/// Cells of a row.
+const COLUMNS: usize = 10;
+
+const HEAD: [&str; COLUMNS] =
+    ["what", "rounds", "beside", "its", "p90", "boathook", "p90", "ratio", "bar", ""];
+/// The columns that hold figures, which stand right.
+const FIGURES: std::ops::Range<usize> = 3..8;
 
 impl Row {
-    fn cells(&self) -> [String; 9] {
+    fn cells(&self) -> [String; COLUMNS] {
         let number = |value: f64| match self.unit {
             "" => format!("{value:.0}"),
             "MiB" => format!("{value:.2}"),
@@ -57,7 +64,7 @@ impl Row {
             Bar::Value(value) => format!("≤ {value}"),
             Bar::None => "–".into(),
         };
-        let verdict = match self.bar.holds(self.stock.median, self.ours.median) {
+        let verdict = match self.bar.holds(self.theirs.median, self.ours.median) {
             Some(true) => "reached",
             Some(false) => "missed",
             None => "",
@@ -65,11 +72,12 @@ impl Row {
         [
             name,
             self.spacing.to_owned(),
-            number(self.stock.median),
-            p90(&self.stock),
+            self.beside.to_owned(),
+            number(self.theirs.median),
+            p90(&self.theirs),
             number(self.ours.median),
             p90(&self.ours),
-            format!("{:.2}", self.ours.median / self.stock.median),
+            format!("{:.2}", self.ours.median / self.theirs.median),
             bar,
             verdict.to_owned(),
         ]
@@ -77,13 +85,13 @@ impl Row {
 
     /// Whether the row has a bar and is above it.
     pub(crate) fn missed(&self) -> bool {
-        self.bar.holds(self.stock.median, self.ours.median) == Some(false)
+        self.bar.holds(self.theirs.median, self.ours.median) == Some(false)
     }
 }
 
 /// The table with columns of equal width, for a terminal.
 pub(crate) fn text(rows: &[Row]) -> String {
-    let lines: Vec<[String; 9]> =
+    let lines: Vec<[String; COLUMNS]> =
         std::iter::once(HEAD.map(str::to_owned)).chain(rows.iter().map(Row::cells)).collect();
     let width = |column: usize| {
         lines.iter().filter_map(|l| l.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
@@ -95,7 +103,7 @@ pub(crate) fn text(rows: &[Row]) -> String {
         for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
             let gap = " ".repeat(width - cell.chars().count());
             // Figures stand right, words left.
-            let right = (2..7).contains(&column);
+            let right = FIGURES.contains(&column);
             let _ =
                 if right { write!(text, "{gap}{cell}  ") } else { write!(text, "{cell}{gap}  ") };
         }
@@ -106,7 +114,7 @@ pub(crate) fn text(rows: &[Row]) -> String {
 
 /// The same table in Markdown.
 pub(crate) fn markdown(rows: &[Row]) -> String {
-    let mut out = format!("| {} |\n|---|---|--:|--:|--:|--:|--:|---|---|\n", HEAD.join(" | "));
+    let mut out = format!("| {} |\n|---|---|---|--:|--:|--:|--:|--:|---|---|\n", HEAD.join(" | "));
     for row in rows {
         let _ = writeln!(out, "| {} |", row.cells().join(" | "));
     }
@@ -120,9 +128,10 @@ mod tests {
     fn row(bar: Bar) -> Row {
         Row {
             name: "start".into(),
+            beside: "runc shim",
             spacing: "200 ms apart",
             unit: "ms",
-            stock: Figure { median: 80.0, p90: Some(90.0) },
+            theirs: Figure { median: 80.0, p90: Some(90.0) },
             ours: Figure { median: 20.0, p90: None },
             bar,
         }

@@ -6,18 +6,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
+use containerd_shim_protos::shim::oci::Options;
 use containerd_shim_protos::types::mount::Mount;
+use protobuf::Message;
+use protobuf::well_known_types::any::Any;
 use rootfs_tests::bundle::Bundle;
-use rootfs_tests::error::{Context, Result};
+use rootfs_tests::error::{Context, Error, Result};
 use rootfs_tests::image;
 use rootfs_tests::packages::{Packages, Release};
 use rootfs_tests::shimrpc::{Launch, Shim, Sink, Task, create_request};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The two shims that are compared.
+/// The profile that nodes apply to every container: the start path is measured with it.
+const SECCOMP: &str = include_str!("../../../../runtime/tests/seccomp_common/default_profile.json");
+
+/// The shims that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
+    /// containerd's own, with runc.
     Stock,
+    /// containerd's own, with crun.
+    Crun,
+    /// The one in Rust, with runc.
+    Rust,
     Ours,
 }
 
@@ -26,15 +38,38 @@ impl Which {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Stock => "stock",
+            Self::Crun => "crun",
+            Self::Rust => "rust",
             Self::Ours => "ours",
         }
     }
+
+    /// As the table calls it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Stock => "runc shim",
+            Self::Crun => "its shim with crun",
+            Self::Rust => "Rust shim with runc",
+            Self::Ours => "boathook",
+        }
+    }
+
+    /// The version of the Task service that it is called by.
+    fn service(self) -> u32 {
+        // The Rust shim serves the newer one only.
+        if self == Self::Rust { 3 } else { 2 }
+    }
 }
+
+/// Names the shim in Rust, which `cargo xtask bench` builds.
+const RUST_SHIM: &str = "BOATHOOK_RUST_SHIM";
 
 /// The measuring bench.
 pub(crate) struct Rig {
     pub(crate) packages: Packages,
     pub(crate) rounds: usize,
+    /// The shim in Rust, where it could be built.
+    pub(crate) rust_shim: Option<PathBuf>,
     dir: TempDir,
     /// Shims wait for whoever takes their events, so somebody does.
     _events: Sink,
@@ -66,14 +101,24 @@ impl Rig {
         fs::create_dir(&lower).during(|| "mkdir image")?;
         image::unpack(&packages.busybox(), &lower)?;
         let events = Sink::listen(&dir.path().join("ttrpc.sock"))?;
-        Ok(Self { packages, rounds, dir, _events: events, next: Cell::new(0) })
+        let rust_shim = std::env::var_os(RUST_SHIM).map(PathBuf::from);
+        Ok(Self { packages, rounds, rust_shim, dir, _events: events, next: Cell::new(0) })
     }
 
     /// A bundle in the shape that containerd makes: an empty `rootfs`, and an
     /// overlay over the image to be mounted there.
     pub(crate) fn container(&self, which: Which, args: &[&str]) -> Result<Container> {
-        let number = self.next.replace(self.next.get() + 1);
-        let id = format!("boathook-bench-{}-{number}", which.word());
+        self.member(which, args, None)
+    }
+
+    /// The same, in the pod of this name.
+    pub(crate) fn member(
+        &self,
+        which: Which,
+        args: &[&str],
+        pod: Option<&str>,
+    ) -> Result<Container> {
+        let id = self.name(which.word());
         let dir = self.dir.path().join(&id);
         let layers = ["upper", "work"].map(|name| dir.join(name));
         for layer in &layers {
@@ -82,25 +127,55 @@ impl Rig {
         let mut bundle = Bundle::empty(&dir, &id, args)?;
         // Directly below the root: no parent that would stay behind.
         bundle.set("/linux/cgroupsPath", format!("/{id}").into())?;
+        let profile: Value = serde_json::from_str(SECCOMP)
+            .map_err(|e| Error::Format { what: "seccomp profile".into(), why: e.to_string() })?;
+        bundle.add("/linux", "seccomp", profile)?;
+        if let Some(pod) = pod {
+            bundle.add("", "annotations", json!({ "io.containerd.runc.v2.group": pod }))?;
+        }
         let mut create = create_request(&id, &bundle.dir);
         create.rootfs.push(overlay(&self.dir.path().join("image"), &layers));
+        if which == Which::Crun {
+            create.options = Some(runc_options(&self.packages.crun())?).into();
+        }
         Ok(Container { id, create, dir, bundle: bundle.dir })
     }
 
     /// How `which` is started for this container's bundle.
     pub(crate) fn launch(&self, which: Which, container: &Container) -> Result<Launch> {
         match which {
-            Which::Stock => {
+            Which::Stock | Which::Crun => {
                 Ok(Launch::stock(&self.packages, &container.id, &container.bundle, self.dir.path()))
+            }
+            Which::Rust => {
+                let mut launch = Launch::stock(
+                    &self.packages,
+                    &container.id,
+                    &container.bundle,
+                    self.dir.path(),
+                );
+                launch.program = self.rust_shim.clone().ok_or_else(no_rust_shim)?;
+                Ok(launch)
             }
             Which::Ours => Launch::boathook(&container.id, &container.bundle, self.dir.path()),
         }
     }
 
-    /// A shim of this kind, called by the version of the service that both speak.
+    /// A name that nothing else on the machine has.
+    pub(crate) fn name(&self, word: &str) -> String {
+        let number = self.next.replace(self.next.get() + 1);
+        format!("boathook-bench-{word}-{number}")
+    }
+
+    /// Where the measured containers' files are.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A shim of this kind.
     pub(crate) fn serve(&self, which: Which, container: &Container) -> Result<Served> {
         let shim = self.launch(which, container)?.start()?;
-        let task = shim.connect_version(2)?;
+        let task = shim.connect_version(which.service())?;
         Ok(Served { shim, task })
     }
 }
@@ -127,5 +202,21 @@ fn overlay(lower: &Path, [upper, work]: &[PathBuf; 2]) -> Mount {
         source: "overlay".into(),
         options: options.iter().map(|(name, dir)| format!("{name}={}", dir.display())).collect(),
         ..Mount::new()
+    }
+}
+
+/// The stock shim's options that name another runtime.
+fn runc_options(program: &Path) -> Result<Any> {
+    let options = Options { binary_name: program.display().to_string(), ..Options::new() };
+    let value = options
+        .write_to_bytes()
+        .map_err(|e| Error::Format { what: "runtime options".into(), why: e.to_string() })?;
+    Ok(Any { type_url: "containerd.runc.v1.Options".into(), value, ..Any::new() })
+}
+
+fn no_rust_shim() -> Error {
+    Error::Missing {
+        what: "the runc shim in Rust".into(),
+        remedy: format!("`cargo xtask bench` builds it and names it in {RUST_SHIM}"),
     }
 }

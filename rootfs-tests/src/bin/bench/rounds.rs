@@ -23,7 +23,7 @@ impl Spacing {
     pub(crate) const BOTH: [Self; 2] = [Self::BackToBack, Self::Apart];
     const GAP: Duration = Duration::from_millis(200);
     /// Rounds before the first that counts.
-    const WARM_UP: usize = 3;
+    pub(crate) const WARM_UP: usize = 3;
 
     pub(crate) fn text(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl Spacing {
     }
 
     /// The pause is what is being measured under, not a wait for anything.
-    fn pause(self) {
+    pub(crate) fn pause(self) {
         if self == Self::Apart {
             thread::sleep(Self::GAP);
         }
@@ -43,46 +43,58 @@ impl Spacing {
 /// Times of the parts of one measurement; the row is their sum.
 pub(crate) type Laps = Vec<(&'static str, Duration)>;
 
-/// Measures `count` rounds on both and makes a row of them, and one of each part.
+/// What is measured, and against what.
+pub(crate) struct Match<'a> {
+    pub(crate) name: &'a str,
+    /// What ours is held against.
+    pub(crate) other: Which,
+    /// For the sum of the parts.
+    pub(crate) bar: Bar,
+    /// For parts of their own name.
+    pub(crate) part_bars: &'a [(&'static str, Bar)],
+    pub(crate) spacing: Spacing,
+    pub(crate) rounds: usize,
+}
+
+/// Measures all rounds on both and makes a row of them, and one of each part.
 pub(crate) fn measure(
-    name: &str,
-    bar: Bar,
-    spacing: Spacing,
-    count: usize,
+    what: &Match<'_>,
     mut once: impl FnMut(Which) -> Result<Laps>,
 ) -> Result<Vec<Row>> {
-    let mut stock = Side::default();
+    let mut theirs = Side::default();
     let mut ours = Side::default();
-    for round in 0..count + Spacing::WARM_UP {
-        let order = [Which::Stock, Which::Ours];
+    for round in 0..what.rounds + Spacing::WARM_UP {
+        let order = [what.other, Which::Ours];
         let turn = round % 2;
         for which in [order[turn], order[1 - turn]] {
-            spacing.pause();
+            what.spacing.pause();
             let laps = once(which)?;
             if round >= Spacing::WARM_UP {
-                match which {
-                    Which::Stock => stock.add(&laps),
-                    Which::Ours => ours.add(&laps),
-                }
+                let side = if which == Which::Ours { &mut ours } else { &mut theirs };
+                side.add(&laps);
             }
         }
     }
-    Ok(rows(name, bar, spacing, &stock, &ours))
+    Ok(rows(what, &theirs, &ours))
 }
 
-fn rows(name: &str, bar: Bar, spacing: Spacing, stock: &Side, ours: &Side) -> Vec<Row> {
-    let row = |name: String, bar, stock: &Samples, ours: &Samples| Row {
+fn rows(what: &Match<'_>, theirs: &Side, ours: &Side) -> Vec<Row> {
+    let row = |name: String, bar, theirs: &Samples, ours: &Samples| Row {
         name,
-        spacing: spacing.text(),
+        beside: what.other.title(),
+        spacing: what.spacing.text(),
         unit: "ms",
-        stock: stock.into(),
+        theirs: theirs.into(),
         ours: ours.into(),
         bar,
     };
-    let mut rows = vec![row(name.to_owned(), bar, &stock.sum, &ours.sum)];
+    let mut rows = vec![row(what.name.to_owned(), what.bar, &theirs.sum, &ours.sum)];
     if ours.parts.len() > 1 {
-        let parts = stock.parts.iter().zip(&ours.parts);
-        rows.extend(parts.map(|((part, s), (_, o))| row(format!("… {part}"), Bar::None, s, o)));
+        let bar_of = |part: &str| {
+            what.part_bars.iter().find(|(name, _)| *name == part).map_or(Bar::None, |(_, bar)| *bar)
+        };
+        let parts = theirs.parts.iter().zip(&ours.parts);
+        rows.extend(parts.map(|((part, t), (_, o))| row(format!("… {part}"), bar_of(part), t, o)));
     }
     rows
 }
@@ -125,10 +137,17 @@ pub(crate) fn lap<T>(
 mod tests {
     use super::*;
 
+    fn match_of(rounds: usize) -> Match<'static> {
+        let spacing = Spacing::BackToBack;
+        let bar = Bar::Share(0.5);
+        Match { name: "x", other: Which::Stock, bar, part_bars: &[], spacing, rounds }
+    }
+
     #[test]
     fn both_are_measured_equally_often_and_each_goes_first_half_of_the_time() {
         let mut order = Vec::new();
-        let rows = measure("x", Bar::Share(0.5), Spacing::BackToBack, 4, |which| {
+        let what = Match { part_bars: &[("b", Bar::Share(0.2))], ..match_of(4) };
+        let rows = measure(&what, |which| {
             order.push(which);
             let time = if which == Which::Ours { 1 } else { 4 };
             Ok(vec![("a", Duration::from_millis(time)), ("b", Duration::from_millis(time))])
@@ -139,15 +158,13 @@ mod tests {
         assert_eq!(firsts.iter().filter(|w| ***w == Which::Ours).count(), firsts.len() / 2);
         let names: Vec<&str> = rows.iter().map(|r| r.name.as_str()).collect();
         assert_eq!(names, ["x", "… a", "… b"]);
-        assert_eq!((rows[0].stock.median, rows[0].ours.median), (8.0, 2.0));
-        assert!(!rows[0].missed());
+        assert_eq!((rows[0].theirs.median, rows[0].ours.median), (8.0, 2.0));
+        assert_eq!([0, 1, 2].map(|n: usize| rows[n].missed()), [false, false, true]);
     }
 
     #[test]
     fn an_error_ends_the_measurement() {
-        let failed = measure("x", Bar::None, Spacing::BackToBack, 1, |_| {
-            Err(rootfs_tests::Error::check("no"))
-        });
+        let failed = measure(&match_of(1), |_| Err(rootfs_tests::Error::check("no")));
         assert!(failed.is_err());
     }
 }

@@ -33,7 +33,7 @@ impl Samples {
 /// What a figure must not exceed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Bar {
-    /// A share of the stock shim's figure.
+    /// A share of the other's figure.
     Share(f64),
     /// A figure of its own, in the row's unit.
     Value(f64),
@@ -43,9 +43,9 @@ pub(crate) enum Bar {
 
 impl Bar {
     /// Whether `ours` is within the bar; `None` where there is no bar.
-    pub(crate) fn holds(self, stock: f64, ours: f64) -> Option<bool> {
+    pub(crate) fn holds(self, theirs: f64, ours: f64) -> Option<bool> {
         match self {
-            Self::Share(share) => Some(ours <= share * stock),
+            Self::Share(share) => Some(ours <= share * theirs),
             Self::Value(value) => Some(ours <= value),
             Self::None => None,
         }
