@@ -102,11 +102,23 @@ impl Scene<'_> {
     /// Runs a container to its end with `ctr run --rm` and these options, wants success, and
     /// returns its standard output without white space round it.
     ///
+    /// Before it deletes a task, `ctr` gives up fifos that it has not finished opening. On a busy
+    /// machine a short process can be over by then, and all its output is lost in `ctr`, whatever
+    /// the shim does; so nothing at all is asked for again.
+    ///
     /// # Errors
     /// It fails, with what it wrote.
     pub fn run(&self, options: &[&str], command: &[&str]) -> Result<String> {
+        const ATTEMPTS: usize = 5;
         let options = [&["--rm"], options].concat();
-        Ok(self.ctr.ok(&self.run_args(&options, &self.id, command))?.text())
+        let mut said = String::new();
+        for _ in 0..ATTEMPTS {
+            said = self.ctr.ok(&self.run_args(&options, &self.id, command))?.text();
+            if !said.is_empty() {
+                break;
+            }
+        }
+        Ok(said)
     }
 
     /// Starts a container in the background.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use boathook_runtime::ErrorKind;
-use boathook_runtime::cgroup::stats::BlkioEntry;
+use boathook_runtime::cgroup::stats::{BlkioEntry, V1Blkio};
 use boathook_runtime::cgroup::{Controller, Stats};
 
 use super::support::{Arena, Child, deadline, parse};
@@ -50,6 +50,9 @@ fn block_throttles_are_set_changed_and_lifted() {
 }
 
 /// Red if what a process read past the page cache is not counted, or in another unit.
+///
+/// The kernel makes a cgroup's account of a disk at the first request, with an allocation that
+/// may not wait; where it fails, that request counts for the parent. So it is read again.
 #[test]
 fn block_io_is_counted() {
     let arena = Arena::new();
@@ -59,18 +62,30 @@ fn block_io_is_counted() {
     fs::write(&file, vec![7; 1 << 20]).unwrap();
     file.as_file().sync_all().unwrap();
     let read = format!("dd if={} of=/dev/null bs=64k iflag=direct 2>&1", file.path().display());
-    let child = Child::shell(&group.join_files().unwrap(), &read);
-    let output = child.output();
-    assert!(output.contains("16+0 records in"), "{output}");
-    child.wait();
-    let Stats::V1(stats) = group.stats().unwrap() else { panic!("this is a v1 or hybrid host") };
-    let blkio = stats.blkio.unwrap();
-    let read = |list: &[BlkioEntry]| -> u64 {
+    let reads = |list: &[BlkioEntry]| -> u64 {
         list.iter().filter(|e| e.op == "Read").map(|e| e.value).sum()
     };
+    let counted = || {
+        let child = Child::shell(&group.join_files().unwrap(), &read);
+        let output = child.output();
+        assert!(output.contains("16+0 records in"), "{output}");
+        child.wait();
+        let Stats::V1(stats) = group.stats().unwrap() else {
+            panic!("this is a v1 or hybrid host")
+        };
+        stats.blkio.unwrap()
+    };
+    let all = |blkio: &V1Blkio| reads(&blkio.io_service_bytes_recursive) >= 1 << 20;
+    let mut blkio = counted();
+    for _ in 1..10 {
+        if all(&blkio) {
+            break;
+        }
+        blkio = counted();
+    }
     // Not exactly: the programs may have come from the disk as well.
     let (bytes, requests) =
-        (read(&blkio.io_service_bytes_recursive), read(&blkio.io_serviced_recursive));
+        (reads(&blkio.io_service_bytes_recursive), reads(&blkio.io_serviced_recursive));
     assert!((1 << 20..64 << 20).contains(&bytes), "{blkio:?}");
     assert!(requests >= 16 && requests * 512 <= bytes, "{blkio:?}");
     group.delete(deadline()).unwrap();
