@@ -28,6 +28,7 @@ mod exec;
 mod files;
 mod mounts;
 mod net;
+mod open_files;
 mod passwd;
 mod paths;
 pub mod run;

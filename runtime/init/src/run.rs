@@ -4,10 +4,10 @@ use core::ffi::CStr;
 
 use crate::attach::{self, Covers, Node};
 use crate::consts::{
-    AT_FDCWD, CLOSE_RANGE_CLOEXEC, EACCES, EINTR, ENOSYS, EPERM, F_SETFD, FD_CLOEXEC, KEY_POS_ALL,
-    KEY_USR_LINK, KEY_USR_READ, KEY_USR_SEARCH, KEY_USR_VIEW, KEYCTL_JOIN_SESSION_KEYRING,
-    KEYCTL_SETPERM, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, O_DIRECTORY, O_PATH, PR_SET_DUMPABLE,
-    PR_SET_NO_NEW_PRIVS, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, SCM_RIGHTS, SOL_SOCKET,
+    AT_FDCWD, EACCES, EINTR, ENOSYS, EPERM, F_SETFD, FD_CLOEXEC, KEY_POS_ALL, KEY_USR_LINK,
+    KEY_USR_READ, KEY_USR_SEARCH, KEY_USR_VIEW, KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_SETPERM,
+    MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, O_DIRECTORY, O_PATH, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS,
+    RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, SCM_RIGHTS, SOL_SOCKET,
 };
 use crate::creds::{self, Capabilities};
 use crate::exec::{self, Program};
@@ -16,7 +16,7 @@ use crate::sched::{self, Attr};
 use crate::steps::Step;
 use crate::sys::{self, Fault, Fd, Outcome, nr, openat2, syscall};
 use crate::wire::{Header, Malformed, Reader, Slot};
-use crate::{console, files, mounts, net, seccomp};
+use crate::{console, files, mounts, net, open_files, seccomp};
 
 /// Most descriptors in one message; the kernel's own limit is 253.
 pub const FDS_PER_MESSAGE: usize = 250;
@@ -38,7 +38,6 @@ pub fn main(socket: i32) -> ! {
     // The socket had to survive the exec of this program and must not survive the next one.
     let _ = syscall!(nr::FCNTL, socket, F_SETFD, FD_CLOEXEC);
     let socket = console::keep_standard_numbers(socket);
-    close_all_but(socket);
     let mut init = Init {
         socket,
         root: -1,
@@ -78,6 +77,7 @@ struct Init {
 
 impl Init {
     fn run(&mut self) -> Outcome {
+        open_files::close_all_but(self.socket)?;
         exec::reset_signals()?;
         syscall!(nr::UMASK, 0_u32)?;
         let plan = self.receive()?;
@@ -292,12 +292,11 @@ impl Init {
         done(syscall!(nr::FCHDIR, directory.number()))
     }
 
-    /// Every descriptor here is made close-on-exec; this makes sure of it, because
-    /// one that leaks is a way out (CVE-2024-21626). The flag is known since Linux
-    /// 5.11, and older kernels refuse it.
     fn hide_descriptors(&mut self) {
         if !self.hidden {
-            let _ = syscall!(nr::CLOSE_RANGE, 3_u32, u32::MAX, CLOSE_RANGE_CLOEXEC);
+            // Numbers are given from the lowest; a step has a few open besides its slots.
+            let slots = i32::try_from(self.slots.len()).unwrap_or(i32::MAX);
+            open_files::hide_all(self.socket.max(slots).saturating_add(64));
         }
         self.hidden = true;
     }
@@ -340,15 +339,6 @@ fn send(socket: i32, report: Report, fd: Option<i32>) -> Outcome {
             other => return done(other),
         }
     }
-}
-
-/// Whatever else the engine's process had open without close-on-exec: nothing
-/// of it must be there when a path of the container is looked up.
-fn close_all_but(socket: i32) {
-    if socket > 3 {
-        let _ = syscall!(nr::CLOSE_RANGE, 3_u32, socket - 1, 0_u32);
-    }
-    let _ = syscall!(nr::CLOSE_RANGE, socket + 1, u32::MAX, 0_u32);
 }
 
 fn done(result: Outcome<usize>) -> Outcome {

@@ -64,6 +64,7 @@ pub mod nr {
     pub const SETHOSTNAME: u32 = 170;
     pub const SETDOMAINNAME: u32 = 171;
     pub const SCHED_SETAFFINITY: u32 = 203;
+    pub const GETDENTS64: u32 = 217;
     pub const EXIT_GROUP: u32 = 231;
     pub const SET_MEMPOLICY: u32 = 238;
     pub const KEYCTL: u32 = 250;
@@ -131,6 +132,7 @@ const NAMES: &[(u32, &str)] = &[
     (nr::SETHOSTNAME, "sethostname"),
     (nr::SETDOMAINNAME, "setdomainname"),
     (nr::SCHED_SETAFFINITY, "sched_setaffinity"),
+    (nr::GETDENTS64, "getdents64"),
     (nr::PERSONALITY, "personality"),
     (nr::SET_MEMPOLICY, "set_mempolicy"),
     (nr::KEYCTL, "keyctl"),
