@@ -75,7 +75,8 @@ impl Cgroup {
     /// Takes back what [`Self::fill`] made; nothing is in it yet.
     fn unmake(&self) {
         for member in self.members.iter().rev() {
-            remove_made(self.hierarchies.root(member.index), &member.path, &member.made);
+            let root = self.hierarchies.root(member.index);
+            let _ = remove_made(root, &member.path, &member.made);
         }
     }
 
@@ -166,11 +167,11 @@ fn make(root: BorrowedFd<'_>, path: &str) -> nix::Result<Vec<usize>> {
         if let Err(errno) = result
             && errno != Errno::ENOENT
         {
-            remove_made(root, path, &made);
+            let _ = remove_made(root, path, &made);
             return Err(errno);
         }
     }
-    remove_made(root, path, &made);
+    let _ = remove_made(root, path, &made);
     Err(Errno::ENOENT)
 }
 
@@ -188,12 +189,15 @@ fn make_parents(root: BorrowedFd<'_>, path: &str, made: &mut Vec<usize>) -> nix:
 /// Removes the prefixes of `path` listed in `made`, the longest first, as far
 /// as they are empty: somebody else's cgroup may be in a parent by now, and
 /// then the parent is theirs to keep.
-pub(super) fn remove_made(root: BorrowedFd<'_>, path: &str, made: &[usize]) {
+pub(super) fn remove_made(root: BorrowedFd<'_>, path: &str, made: &[usize]) -> nix::Result<()> {
     for prefix in made.iter().rev().filter_map(|&length| path.get(..length)) {
-        if !matches!(file::remove_dir(root, prefix), Ok(()) | Err(Errno::ENOENT)) {
-            return;
+        match file::remove_dir(root, prefix) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) => return Ok(()),
+            Err(errno) => return Err(errno),
         }
     }
+    Ok(())
 }
 
 fn make_error(hierarchies: &Hierarchies, index: usize, path: &str, errno: Errno) -> Error {

@@ -62,8 +62,8 @@ impl Cgroup {
             true => &member.made[..member.made.len() - 1],
             false => &member.made,
         };
-        remove_made(at.root, at.path, parents);
-        Ok(())
+        remove_made(at.root, at.path, parents)
+            .map_err(|errno| Error::sys(format!("removing parents of cgroup /{}", at.path), errno))
     }
 
     /// Waits until no process is left in any hierarchy; false at the deadline.
