@@ -14,7 +14,7 @@ use nix::sys::socket::{
     sendmsg, socketpair,
 };
 
-use crate::process::poll_readable;
+use crate::process::wait_readable;
 use crate::report::exec_failure;
 use crate::seccomp::agent::Agent;
 use crate::{Error, ErrorKind, Result};
@@ -68,7 +68,7 @@ impl Channel {
     /// The next message, or `Timeout` at `until`.
     pub(crate) fn receive(&self, until: Instant) -> Result<Message> {
         let left = until.saturating_duration_since(Instant::now());
-        if !poll_readable(self.0.as_fd(), left) {
+        if !wait_readable(self.0.as_fd(), left)? {
             return Err(Error::new(ErrorKind::Timeout, "container init did not answer in time"));
         }
         let mut bytes = [0_u8; Report::LEN];
@@ -78,9 +78,9 @@ impl Channel {
         let (length, fd) = loop {
             match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
                 Ok(message) => break (message.bytes, taken(message.cmsgs())),
-                Err(Errno::EINTR) => {}
-                // Init ended with our plan unread.
-                Err(Errno::ECONNRESET) => return Ok(Message::Closed),
+                // The second says, once, that init ended with our plan unread; what it sent
+                // before, or the end, comes after that.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(e) => return Err(Error::sys("receive from init", e)),
             }
         };

@@ -16,7 +16,7 @@ use crate::engine::{Shared, modules_for};
 use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::{self, Creating, Later};
 use crate::plan::Plan;
-use crate::process::{Process, poll_readable, send_signal};
+use crate::process::{Process, send_signal, wait_readable};
 use crate::seccomp::agent::Agent;
 use crate::seccomp::{Filter, Listener};
 use crate::state::{self, SeccompRecord, State, start_time};
@@ -337,7 +337,7 @@ impl Container {
 
 /// Waits for a hook inside and turns its end into a result.
 fn finish(process: &Process, output: File, until: Instant) -> Result<()> {
-    poll_readable(process.pidfd(), until.saturating_duration_since(Instant::now()));
+    wait_readable(process.pidfd(), until.saturating_duration_since(Instant::now()))?;
     match process.reap()? {
         Some(status) if status.code == 0 => Ok(()),
         Some(status) => Err(hooks::failed(&format!("exit status {}", status.code), output)),
@@ -397,7 +397,20 @@ pub(crate) fn run_poststop(spec: &Spec, id: &str, bundle: &Path) {
 /// pidfd of a process, if it is the one that started at `started`: a reused
 /// pid is somebody else. The check comes after the open, so that it is about
 /// the process that the descriptor holds.
-pub(crate) fn pidfd_of(pid: i32, started: u64) -> Option<OwnedFd> {
-    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    (start_time(pid).ok()? == started).then_some(pidfd)
+///
+/// # Errors
+/// When that cannot be found out: a container must not pass for ended because
+/// there was no descriptor left to ask with.
+pub(crate) fn pidfd_of(pid: i32, started: u64) -> Result<Option<OwnedFd>> {
+    let Some(id) = Pid::from_raw(pid) else { return Ok(None) };
+    let pidfd = match pidfd_open(id, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(Error::sys(format!("pidfd_open({pid})"), error)),
+    };
+    match start_time(pid) {
+        Ok(found) => Ok((found == started).then_some(pidfd)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }

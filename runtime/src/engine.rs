@@ -199,7 +199,7 @@ impl Engine {
     pub fn open(&self, id: &str) -> Result<Container> {
         let state = state::load(&self.shared.root, id)?;
         let cgroup = Cgroup::from_record(self.hierarchies()?, &state.boathook.cgroup)?;
-        let pidfd = container::pidfd_of(state.pid, state.boathook.start_time);
+        let pidfd = container::pidfd_of(state.pid, state.boathook.start_time)?;
         Ok(Container::new(self.shared.clone(), &state, cgroup, pidfd))
     }
 }

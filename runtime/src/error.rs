@@ -86,6 +86,7 @@ fn kind_of(error: &std::io::Error) -> ErrorKind {
             ErrorKind::Exhausted
         }
         Some(libc::ETIMEDOUT) => ErrorKind::Timeout,
+        Some(libc::ENOSYS) => ErrorKind::Unsupported,
         _ => ErrorKind::Internal,
     }
 }

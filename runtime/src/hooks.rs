@@ -28,7 +28,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::process::{children, poll_readable};
+use crate::process::{children, wait_readable};
 use crate::{Error, ErrorKind, Result, image};
 
 /// Version of the specification that the state document follows.
@@ -189,23 +189,24 @@ fn run_one(hook: &Hook, document: &[u8], bundle: &Path, until: Instant) -> Resul
     listed.push(pid);
     drop(listed);
     let ended = ended_by(pid, until);
-    if !ended {
+    if !matches!(ended, Ok(true)) {
         let _ = child.kill();
     }
     let status = child.wait();
     children().retain(|listed| *listed != pid);
     let status = status.map_err(|e| Error::sys("wait", e))?;
-    match (ended, status.success()) {
+    match (ended?, status.success()) {
         (true, true) => Ok(()),
         (true, false) => Err(failed(&status.to_string(), output)),
         (false, _) => Err(Error::new(ErrorKind::Timeout, "it did not end in time and was killed")),
     }
 }
 
-fn ended_by(pid: i32, until: Instant) -> bool {
-    let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    let left = until.saturating_duration_since(Instant::now());
-    pidfd.is_some_and(|fd| poll_readable(fd.as_fd(), left))
+fn ended_by(pid: i32, until: Instant) -> Result<bool> {
+    let Some(id) = Pid::from_raw(pid) else { return Ok(true) };
+    let pidfd = pidfd_open(id, PidfdFlags::empty())
+        .map_err(|e| Error::sys(format!("pidfd_open({pid})"), e))?;
+    wait_readable(pidfd.as_fd(), until.saturating_duration_since(Instant::now()))
 }
 
 /// The document to read, and a place for what is written.

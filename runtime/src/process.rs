@@ -171,8 +171,18 @@ impl Drop for Process {
     }
 }
 
-/// Waits until `fd` is readable, at most `limit`; tells whether it is.
+/// Waits until `fd` is readable, at most `limit`; tells whether it is. Cannot
+/// tell a failed wait from one that was too short: for those who try again, or
+/// go on in either case.
 pub(crate) fn poll_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
+    wait_readable(fd, limit).unwrap_or(false)
+}
+
+/// Waits until `fd` is readable, at most `limit`; tells whether it is.
+///
+/// # Errors
+/// When the kernel has no memory for the wait (poll(2)).
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, limit: Duration) -> Result<bool> {
     let until = Instant::now() + limit;
     loop {
         let mut fds = [PollFd::new(&fd, PollFlags::IN)];
@@ -181,7 +191,7 @@ pub(crate) fn poll_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
             // A signal, such as SIGCHLD for another container, is not an answer
             // (poll(2) is never restarted).
             Err(rustix::io::Errno::INTR) => {}
-            polled => return matches!(polled, Ok(1)),
+            polled => return polled.map(|n| n == 1).map_err(|e| Error::sys("poll", e)),
         }
     }
 }

@@ -22,7 +22,11 @@ pub const CONFIG_MAX: u64 = 16 << 20;
 pub fn load(bundle: &Path) -> Result<Spec> {
     let path = bundle.join("config.json");
     let failed = |e: std::io::Error| {
-        Error::new(ErrorKind::InvalidInput, format!("config.json: {}: {e}", path.display()))
+        use std::io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound};
+        let wrong = matches!(e.kind(), InvalidInput | IsADirectory | NotADirectory | NotFound);
+        let error = Error::sys(format!("config.json: {}", path.display()), e);
+        // A machine in trouble is not the caller's mistake.
+        if wrong { error.with_kind(ErrorKind::InvalidInput) } else { error }
     };
     let mut file = File::open(&path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();

@@ -217,7 +217,12 @@ pub(crate) fn start_time(pid: i32) -> Result<u64> {
     let mut buffer = [0; 1024];
     let length = fs::File::open(format!("/proc/{pid}/stat"))
         .and_then(|mut file| file.read(&mut buffer))
-        .map_err(|_| Error::new(ErrorKind::NotFound, format!("process {pid} does not exist")))?;
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH) => {
+                Error::new(ErrorKind::NotFound, format!("process {pid} does not exist"))
+            }
+            _ => Error::sys(format!("read /proc/{pid}/stat"), error),
+        })?;
     let text = String::from_utf8_lossy(&buffer[..length]);
     parse_start_time(&text)
         .ok_or_else(|| Error::new(ErrorKind::Internal, format!("/proc/{pid}/stat: {text:?}")))

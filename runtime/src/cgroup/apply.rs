@@ -146,11 +146,13 @@ fn write_error(at: At<'_>, write: &Write, errno: Errno) -> Error {
             }
             Some(ErrorKind::WrongState)
         }
-        Errno::EINVAL | Errno::ERANGE | Errno::EOVERFLOW | Errno::ENODEV | Errno::ENOSPC => {
+        Errno::EINVAL | Errno::ERANGE | Errno::EOVERFLOW | Errno::ENODEV => {
             Some(ErrorKind::InvalidInput)
         }
-        // CPUs or nodes that the parent does not have.
-        Errno::EACCES if write.controller == Controller::Cpuset => Some(ErrorKind::InvalidInput),
+        // CPUs or nodes that the parent does not have, or none at all.
+        Errno::EACCES | Errno::ENOSPC if write.controller == Controller::Cpuset => {
+            Some(ErrorKind::InvalidInput)
+        }
         _ => None,
     };
     let error = Error::sys(text, errno);
