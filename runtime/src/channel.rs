@@ -105,6 +105,16 @@ impl Channel {
         }
     }
 
+    /// Why an init that has ended did not wait for its start, if it could say so.
+    pub(crate) fn last_words(&self, program: &str) -> Option<Error> {
+        match self.receive(Instant::now()) {
+            Ok(Message::Report(report, _)) if report.kind == kind::FAILED => {
+                Some(exec_failure(program, &report))
+            }
+            _ => None,
+        }
+    }
+
     /// Sends the start byte and waits for the exec, which closes init's end. The
     /// listener of a filter that wants to be listened to goes to `agent`.
     pub(crate) fn release_and_confirm(
@@ -115,7 +125,9 @@ impl Channel {
     ) -> Result<()> {
         let until = Instant::now() + deadline;
         let connection = agent.map(|agent| agent.connect(until)).transpose()?;
-        self.send_byte()?;
+        if let Err(error) = self.send_byte() {
+            return Err(self.last_words(program).unwrap_or(error));
+        }
         let mut message = self.receive(until)?;
         if let Some(connection) = connection
             && let Message::Report(Report { kind: kind::LISTENER, .. }, Some(listener)) = &message

@@ -100,10 +100,10 @@ impl Process {
             return Err(Error::new(ErrorKind::WrongState, "process is already started"));
         };
         if self.ended() {
-            return Err(Error::new(
-                ErrorKind::WrongState,
-                "cannot start a container that has stopped",
-            ));
+            return Err(channel.last_words(&self.program).unwrap_or_else(|| {
+                let text = "cannot start a container that has stopped";
+                Error::new(ErrorKind::WrongState, text)
+            }));
         }
         channel.release_and_confirm(&self.program, self.agent.as_deref(), deadline)
     }

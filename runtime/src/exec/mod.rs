@@ -145,7 +145,7 @@ fn wait_until_ready(process: &Process, launch: &Launch<'_>) -> Result<Option<Own
             Message::Report(report, _) if report.kind == kind::READY => break,
             Message::Report(report, _) if report.kind == kind::HOLD => {
                 if let Some(hold) = launch.hold {
-                    hold(process)?;
+                    hold(process).map_err(|error| cause(process, plan, error))?;
                 }
                 process.go_on()?;
             }
@@ -157,6 +157,16 @@ fn wait_until_ready(process: &Process, launch: &Launch<'_>) -> Result<Option<Own
         return Err(Error::new(ErrorKind::Internal, "container init sent no terminal"));
     }
     Ok(console)
+}
+
+/// What went wrong while init held: if that has failed itself, this is why.
+fn cause(process: &Process, plan: &Plan, error: Error) -> Error {
+    match process.receive(Instant::now()) {
+        Ok(Message::Report(report, _)) if report.kind == kind::FAILED => {
+            step_failure(&plan.program, &report)
+        }
+        _ => error,
+    }
 }
 
 /// Init went away without a word: somebody killed it, most often the kernel
