@@ -15,12 +15,15 @@ mod cgroups;
 mod devices;
 mod escapes;
 mod exec;
+mod failing_calls;
 mod faults;
 mod identity;
 mod input;
+mod input_limits;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod old_kernels;
 mod process;
 mod resources;
 mod seccomp;
@@ -33,20 +36,25 @@ fn main() -> ExitCode {
     if let Some(code) = support::payload::called() {
         return code;
     }
+    let races = if escapes::races::wanted() { escapes::races::TESTS } else { escapes::races::ALL };
     support::harness::main(&[
         ("binds", binds::TESTS),
         ("cgroups", cgroups::TESTS),
         ("devices", devices::TESTS),
         ("escapes::images", escapes::images::TESTS),
         ("escapes::neighbours", escapes::neighbours::TESTS),
-        ("escapes::races", escapes::races::TESTS),
+        ("escapes::races", races),
+        ("escapes::roots", escapes::roots::TESTS),
         ("exec", exec::TESTS),
+        ("failing_calls", failing_calls::TESTS),
         ("faults", faults::TESTS),
         ("identity", identity::TESTS),
         ("input", input::TESTS),
+        ("input_limits", input_limits::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("mounts", mounts::TESTS),
         ("namespaces", namespaces::TESTS),
+        ("old_kernels", old_kernels::TESTS),
         ("process", process::TESTS),
         ("resources", resources::TESTS),
         ("seccomp", seccomp::TESTS),

@@ -5,3 +5,4 @@
 pub(crate) mod images;
 pub(crate) mod neighbours;
 pub(crate) mod races;
+pub(crate) mod roots;

@@ -1,8 +1,12 @@
 //! Somebody swaps paths while the engine uses them.
+//!
+//! A race takes time and little of the machine, so all are run at once, each in a run of this
+//! program of its own.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,11 +18,42 @@ tests!(
     mount_points_of_a_shared_volume,
     missing_mount_points_of_a_shared_volume,
     masked_and_read_only_paths,
+    masks_with_a_null_device_that_changes,
     devices_and_their_directory,
+    the_console_and_its_directory,
 );
 
+/// What the rest of this program sees of them.
+pub(crate) const ALL: &[(&str, crate::support::harness::Test)] = &[("all_at_once", all_at_once)];
+
+/// Set for a run of this program that is to run one race.
+const VARIABLE: &str = "ROOT_ENGINE_RACE";
+
 /// How long each race is run; a runtime that can lose one does so in a fraction of it.
-const RACE: Duration = Duration::from_millis(1500);
+const RACE: Duration = Duration::from_secs(10);
+
+/// Whether this run is one of a race.
+pub(crate) fn wanted() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
+/// Red if one of them is.
+fn all_at_once(_: &Arena) {
+    let program = std::env::current_exe().unwrap();
+    let race = |(name, _): &(&'static str, _)| {
+        let mut command = Command::new(&program);
+        command.args([&format!("escapes::races::{name}"), "--exact"]).env(VARIABLE, "1");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        (*name, command.spawn().unwrap())
+    };
+    let races: Vec<_> = TESTS.iter().map(race).collect();
+    let ended = races.into_iter().map(|(name, race)| (name, race.wait_with_output().unwrap()));
+    // All are waited for before anything is said of one.
+    for (name, output) in ended.collect::<Vec<_>>() {
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{name}:\n{text}");
+    }
+}
 
 /// Runs `round` again and again while another thread exchanges the two names as fast as it can.
 /// Returns how often each happened, and that both did is checked here.
@@ -175,4 +210,65 @@ fn devices_and_their_directory(arena: &Arena) {
         }
         assert_untouched(&target);
     });
+}
+
+/// CVE-2025-31133 with the null device itself in motion: what masks is a copy of the host's own.
+/// Red if it is looked up below the root, where it is a link to the target half of the time.
+fn masks_with_a_null_device_that_changes(arena: &Arena) {
+    let target = precious(arena);
+    let dev = arena.make_dir("dev");
+    make_node(&dev.join("null"), (1, 3));
+    symlink(target.join("file"), dev.join("link")).unwrap();
+    let mut case = arena.sleeper();
+    fs::write(case.file("/etc/secret"), "secret").unwrap();
+    case.without_mount("/dev");
+    case.bind(&dev, "/dev", &["rbind", "dev"]);
+    case.config["mounts"].as_array_mut().unwrap().rotate_right(1);
+    case.config["linux"]["maskedPaths"] = serde_json::json!(["/etc/secret", "/proc/interrupts"]);
+    let null = fs::metadata("/dev/null").unwrap().rdev();
+    while_swapping(&dev.join("null"), &dev.join("link"), || {
+        if let Ok(live) = case.create() {
+            for path in ["/etc/secret", "/proc/interrupts"] {
+                assert_eq!(fs::metadata(live.inside(path)).unwrap().rdev(), null, "{path}");
+            }
+            live.delete();
+        }
+        assert_untouched(&target);
+    });
+}
+
+/// CVE-2025-52565, the racing form: the terminal is the one that was made, whatever /dev/pts and
+/// /dev/console are meanwhile, and it is mounted nowhere else. Red if the slave is opened by its
+/// name, or the console's place is looked up twice.
+fn the_console_and_its_directory(arena: &Arena) {
+    let target = precious(arena);
+    let dev = arena.make_dir("dev");
+    for (dir, link) in [("pts", "pts.link"), ("shm", "shm.link")] {
+        fs::create_dir(dev.join(dir)).unwrap();
+        symlink(&target, dev.join(link)).unwrap();
+    }
+    fs::write(dev.join("console"), "").unwrap();
+    symlink(target.join("file"), dev.join("console.link")).unwrap();
+    let mut case = arena.sleeper();
+    case.without_mount("/dev");
+    case.bind(&dev, "/dev", &["rbind", "dev"]);
+    case.config["mounts"].as_array_mut().unwrap().rotate_right(1);
+    case.config["process"]["terminal"] = serde_json::json!(true);
+    for name in ["pts", "console"] {
+        while_swapping(&dev.join(name), &dev.join(format!("{name}.link")), || {
+            if let Ok(live) = case.create_with(boathook_runtime::Stdio::Terminal) {
+                let tty = fs::metadata(format!("/proc/{}/fd/0", live.process.pid())).unwrap();
+                let major = rustix::fs::major(tty.rdev());
+                assert!((136..144).contains(&major), "the terminal has major number {major}");
+                live.delete();
+            }
+            assert_untouched(&target);
+        });
+    }
+}
+
+fn make_node(path: &Path, (major, minor): (u64, u64)) {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let mode = Mode::from_bits_truncate(0o666);
+    mknod(path, SFlag::S_IFCHR, mode, makedev(major, minor)).unwrap();
 }

@@ -102,13 +102,18 @@ pub(crate) fn mounts() -> Vec<String> {
 
 /// Every directory with our tag in its path, in any hierarchy.
 pub(crate) fn cgroups(tag: &str) -> Vec<String> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mut found = Vec::new();
-    for line in table.lines().filter(|l| l.contains(" - cgroup ") || l.contains(" - cgroup2 ")) {
-        let point = line.split(' ').nth(4).unwrap_or_default();
-        walk(Path::new(point), tag, &mut found);
+    for point in cgroup_mounts() {
+        walk(Path::new(&point), tag, &mut found);
     }
     found
+}
+
+/// Where the hierarchies are mounted.
+pub(crate) fn cgroup_mounts() -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let lines = table.lines().filter(|l| l.contains(" - cgroup ") || l.contains(" - cgroup2 "));
+    lines.map(|line| line.split(' ').nth(4).unwrap_or_default().to_owned()).collect()
 }
 
 fn walk(dir: &Path, tag: &str, found: &mut Vec<String>) {

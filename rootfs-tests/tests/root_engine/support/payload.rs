@@ -25,7 +25,15 @@ pub(crate) fn called() -> Option<ExitCode> {
     let name = arguments.next().unwrap_or_default();
     let done = match name.as_str() {
         "eat" => eat(),
+        "fail" => {
+            let [bundle, state, kind] = [(); 3].map(|()| arguments.next().unwrap_or_default());
+            crate::failing_calls::subject::serve(&bundle, &state, &kind)
+        }
         "keyring" => keyring(),
+        "without" => {
+            let [call, bundle, state] = [(); 3].map(|()| arguments.next().unwrap_or_default());
+            crate::failing_calls::subject::without(&call, &bundle, &state)
+        }
         "peek" => spy::peek(&arguments.next().unwrap_or_default()),
         "spy" => spy::spy(),
         other => Err(std::io::Error::other(format!("no payload {other:?}"))),
