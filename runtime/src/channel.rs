@@ -14,7 +14,7 @@ use nix::sys::socket::{
     sendmsg, socketpair,
 };
 
-use crate::process::wait_readable;
+use crate::process::{wait_either, wait_readable};
 use crate::report::exec_failure;
 use crate::seccomp::agent::Agent;
 use crate::{Error, ErrorKind, Result};
@@ -65,11 +65,20 @@ impl Channel {
         Ok(())
     }
 
-    /// The next message, or `Timeout` at `until`.
-    pub(crate) fn receive(&self, until: Instant) -> Result<Message> {
+    /// The next message, or `Timeout` at `until`. The end of `sender`, a process's
+    /// pidfd, is the end of the connection, even if a copy of it holds it open.
+    pub(crate) fn receive(
+        &self,
+        sender: Option<BorrowedFd<'_>>,
+        until: Instant,
+    ) -> Result<Message> {
         let left = until.saturating_duration_since(Instant::now());
-        if !wait_readable(self.0.as_fd(), left)? {
+        let ours = self.0.as_fd();
+        if !wait_either(ours, sender.unwrap_or(ours), left)? {
             return Err(Error::new(ErrorKind::Timeout, "container init did not answer in time"));
+        }
+        if sender.is_some() && !wait_readable(ours, Duration::ZERO)? {
+            return Ok(Message::Closed);
         }
         let mut bytes = [0_u8; Report::LEN];
         let mut space = cmsg_space!([i32; 1]);
@@ -107,7 +116,7 @@ impl Channel {
 
     /// Why an init that has ended did not wait for its start, if it could say so.
     pub(crate) fn last_words(&self, program: &str) -> Option<Error> {
-        match self.receive(Instant::now()) {
+        match self.receive(None, Instant::now()) {
             Ok(Message::Report(report, _)) if report.kind == kind::FAILED => {
                 Some(exec_failure(program, &report))
             }
@@ -128,13 +137,13 @@ impl Channel {
         if let Err(error) = self.send_byte() {
             return Err(self.last_words(program).unwrap_or(error));
         }
-        let mut message = self.receive(until)?;
+        let mut message = self.receive(None, until)?;
         if let Some(connection) = connection
             && let Message::Report(Report { kind: kind::LISTENER, .. }, Some(listener)) = &message
         {
             connection.send(listener.as_fd())?;
             self.send_byte()?;
-            message = self.receive(until)?;
+            message = self.receive(None, until)?;
         }
         match message {
             Message::Closed => Ok(()),

@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::cgroup::{Cgroup, FrozenState, OomWatch, Stats};
 use crate::engine::{Shared, modules_for};
 use crate::exec::{Launch, Launched, Stdio, launch};
-use crate::hooks::{self, Creating, Later};
+use crate::hooks::{self, Later};
 use crate::plan::Plan;
 use crate::process::{Process, send_signal, wait_readable};
 use crate::seccomp::agent::Agent;
@@ -352,18 +352,20 @@ pub(crate) fn run_creating(
     state: &State,
     cgroup: &Cgroup,
     init: &Process,
-    creating: &Creating,
+    plan: &Plan,
     until: Instant,
 ) -> Result<()> {
     let document =
         hooks::document(&state.id, state.pid, &state.bundle, &state.annotations, "creating");
-    hooks::run_on_host("createRuntime", &creating.runtime, &document, &state.bundle, until)?;
-    for hook in &creating.container {
+    hooks::run_on_host("createRuntime", &plan.hooks.runtime, &document, &state.bundle, until)?;
+    let pids = plan.joined_pid.as_deref();
+    for hook in &plan.hooks.container {
         let (stdin, output) = hooks::streams(&document)?;
         let copy = || output.try_clone().map(OwnedFd::from).ok();
         let stdio = Stdio::Fds { stdin: Some(stdin), stdout: copy(), stderr: copy() };
         let until = hooks::limit_of(hook, until);
-        let plan = Plan::hook(hook, state.boathook.namespaces, shared.hierarchies()?.layout())?;
+        let layout = shared.hierarchies()?.layout();
+        let plan = Plan::hook(hook, state.boathook.namespaces, pids, layout)?;
         let launched = launch(&Launch {
             plan: &plan,
             cgroup,

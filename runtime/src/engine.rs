@@ -152,14 +152,7 @@ impl Engine {
         };
         let run_hooks = |process: &Process| {
             let state = record(process)?;
-            container::run_creating(
-                &self.shared,
-                &state,
-                cgroup.get()?,
-                process,
-                &plan.hooks,
-                until,
-            )
+            container::run_creating(&self.shared, &state, cgroup.get()?, process, &plan, until)
         };
         let launched = launch(&Launch {
             plan: &plan,

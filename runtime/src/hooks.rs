@@ -186,14 +186,14 @@ fn run_one(hook: &Hook, document: &[u8], bundle: &Path, until: Instant) -> Resul
     let mut listed = children();
     let mut child = command.spawn().map_err(|e| Error::sys("start", e))?;
     let pid = i32::try_from(child.id()).unwrap_or(0);
-    listed.push(pid);
+    listed.add(pid);
     drop(listed);
     let ended = ended_by(pid, until);
     if !matches!(ended, Ok(true)) {
         let _ = child.kill();
     }
     let status = child.wait();
-    children().retain(|listed| *listed != pid);
+    children().remove(pid);
     let status = status.map_err(|e| Error::sys("wait", e))?;
     match (ended?, status.success()) {
         (true, true) => Ok(()),

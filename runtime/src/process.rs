@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::channel::{Channel, Message};
 use crate::seccomp::agent::Agent;
@@ -24,23 +25,72 @@ pub struct ExitStatus {
     pub at: SystemTime,
 }
 
-/// The pids that the engine started and has not reaped. [`reap_orphans`] leaves
-/// them alone, so that an exit status is never lost to the wrong waiter. The
-/// lock is held across the clone: there is no moment at which a child exists
-/// and is not listed.
-static CHILDREN: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+/// The children that the engine knows of. [`reap_orphans`] leaves them alone, so
+/// that an exit status is never lost to the wrong waiter. The lock is held across
+/// the clone: there is no moment at which a child exists and is not listed.
+static CHILDREN: Mutex<Children> =
+    Mutex::new(Children { pids: Vec::new(), forming: 0, passed_over: false });
 
-pub(crate) fn children() -> MutexGuard<'static, Vec<i32>> {
+/// What the engine knows of its children.
+#[derive(Debug)]
+pub(crate) struct Children {
+    /// Started and not reaped.
+    pids: Vec<i32>,
+    /// How many more there may be whose pids are not told yet.
+    forming: usize,
+    /// Whether orphans were not looked for because of those.
+    passed_over: bool,
+}
+
+impl Children {
+    pub(crate) fn add(&mut self, pid: i32) {
+        self.pids.push(pid);
+    }
+
+    pub(crate) fn remove(&mut self, pid: i32) {
+        self.pids.retain(|listed| *listed != pid);
+    }
+}
+
+pub(crate) fn children() -> MutexGuard<'static, Children> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// While it exists a child may be born that is not listed yet, because another
+/// child makes it ([`Process::succeed`]): no child is taken for an orphan.
+#[derive(Debug)]
+pub(crate) struct Forming(());
+
+impl Forming {
+    pub(crate) fn begin() -> Self {
+        children().forming += 1;
+        Self(())
+    }
+}
+
+impl Drop for Forming {
+    fn drop(&mut self) {
+        let mut children = children();
+        children.forming -= 1;
+        let due = children.forming == 0 && std::mem::take(&mut children.passed_over);
+        drop(children);
+        if due {
+            reap_orphans();
+        }
+    }
 }
 
 /// Reaps processes that were reparented to this one (a subreaper) and that the
 /// engine did not start. Call it on SIGCHLD and after every exit of a
 /// container's process: an unreaped one of those hides orphans behind it.
 pub fn reap_orphans() {
-    let children = children();
+    let mut children = children();
+    if children.forming > 0 {
+        children.passed_over = true;
+        return;
+    }
     while let Ok(Some(ended)) = sys::wait(Whose::Any, true) {
-        if children.contains(&ended.pid) || sys::wait(Whose::Pid(ended.pid), false).is_err() {
+        if children.pids.contains(&ended.pid) || sys::wait(Whose::Pid(ended.pid), false).is_err() {
             return;
         }
     }
@@ -111,9 +161,37 @@ impl Process {
     /// The next message of init, before the start.
     pub(crate) fn receive(&self, until: Instant) -> Result<Message> {
         match &*self.channel.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(channel) => channel.receive(until),
+            Some(channel) => channel.receive(Some(self.pidfd.as_fd()), until),
             None => Ok(Message::Closed),
         }
+    }
+
+    /// Goes on as the process `pid`, which this one made as its sibling. Returns
+    /// this one, which is ended when it is dropped.
+    ///
+    /// The number came by a connection that others may have got hold of once the
+    /// sibling existed, so it is believed only of a child that nobody knows yet.
+    pub(crate) fn succeed(&mut self, pid: u32) -> Result<Self> {
+        let mut children = children();
+        let wrong = || Error::new(ErrorKind::Internal, format!("{pid} is not a new child"));
+        let pid = i32::try_from(pid).ok().filter(|pid| !children.pids.contains(pid));
+        let known = pid.and_then(Pid::from_raw).ok_or_else(wrong)?;
+        // Unreaped, so the number is nobody else's until the descriptor holds it.
+        sys::wait(Whose::Pid(known.as_raw_pid()), true).map_err(|_| wrong())?;
+        let pidfd = pidfd_open(known, PidfdFlags::empty())
+            .map_err(|e| Error::sys(format!("pidfd_open({known})"), e))?;
+        let pid = known.as_raw_pid();
+        children.add(pid);
+        let first =
+            (std::mem::replace(&mut self.pid, pid), std::mem::replace(&mut self.pidfd, pidfd));
+        Ok(Self {
+            pid: first.0,
+            pidfd: first.1,
+            channel: Mutex::new(None),
+            program: String::new(),
+            exit: OnceLock::new(),
+            agent: None,
+        })
     }
 
     /// Lets a holding init do its next step.
@@ -143,7 +221,7 @@ impl Process {
         let ended = sys::wait(Whose::PidFd(self.pidfd.as_fd()), false)
             .map_err(|e| Error::sys(format!("waitid(pidfd of {})", self.pid), e))?;
         let Some(ended) = ended else { return Ok(None) };
-        children.retain(|pid| *pid != self.pid);
+        children.remove(self.pid);
         let exit = ExitStatus { code: ended.code, at: SystemTime::now() };
         Ok(Some(*self.exit.get_or_init(|| exit)))
     }
@@ -183,17 +261,33 @@ pub(crate) fn poll_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
 /// # Errors
 /// When the kernel has no memory for the wait (poll(2)).
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, limit: Duration) -> Result<bool> {
+    wait_any(&[fd], limit)
+}
+
+fn wait_any(fds: &[BorrowedFd<'_>], limit: Duration) -> Result<bool> {
     let until = Instant::now() + limit;
+    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     loop {
-        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
         let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
-        match poll(&mut fds, left.as_ref()) {
+        match poll(&mut polled, left.as_ref()) {
             // A signal, such as SIGCHLD for another container, is not an answer
             // (poll(2) is never restarted).
             Err(rustix::io::Errno::INTR) => {}
-            polled => return polled.map(|n| n == 1).map_err(|e| Error::sys("poll", e)),
+            result => return result.map(|n| n > 0).map_err(|e| Error::sys("poll", e)),
         }
     }
+}
+
+/// As [`wait_readable`], for either of two.
+///
+/// # Errors
+/// As there.
+pub(crate) fn wait_either(
+    one: BorrowedFd<'_>,
+    other: BorrowedFd<'_>,
+    limit: Duration,
+) -> Result<bool> {
+    wait_any(&[one, other], limit)
 }
 
 /// pidfd_send_signal(2) with the errors that callers act on.

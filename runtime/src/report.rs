@@ -31,6 +31,10 @@ pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
             });
             format!("{}{}: {}", describe(&step), place.unwrap_or_default(), cause(report))
         }
+        Some(step @ Step::Birth { .. }) if errno_of(report) == Errno::EAGAIN => {
+            let hint = "is linux.resources.pids.limit too low?";
+            format!("{}: {} ({hint})", describe(&step), cause(report))
+        }
         Some(step) => format!("{}: {}", describe(&step), cause(report)),
         None => format!("step {}: {}", report.step, cause(report)),
     };
@@ -88,6 +92,7 @@ fn errno_of(report: &Report) -> Errno {
 /// or option, a place that cannot be one, a directory that is not there.
 fn asks_wrongly(step: &Step<'_>, report: &Report) -> bool {
     use Errno::{EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENODEV, ENOENT, ENOTDIR};
+    use sys::nr::{SETGROUPS, SETRESGID, SETRESUID};
     let errno = errno_of(report);
     match step {
         Step::Attach { .. } | Step::NewFs { .. } => {
@@ -95,6 +100,10 @@ fn asks_wrongly(step: &Step<'_>, report: &Report) -> bool {
         }
         Step::MakeDir { .. } | Step::Cwd { .. } | Step::Terminal { .. } => {
             matches!(errno, EISDIR | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR)
+        }
+        // An id that the user namespace does not have.
+        Step::Identity { .. } => {
+            errno == EINVAL && matches!(report.detail, SETRESUID | SETRESGID | SETGROUPS)
         }
         _ => false,
     }
@@ -151,6 +160,11 @@ fn describe(step: &Step<'_>) -> String {
         }
         Step::Identity { uid, gid, .. } => format!("become user {uid}:{gid}"),
         Step::JoinCgroup { .. } => "join cgroup".to_owned(),
+        Step::Birth { .. } => "be born in the pid namespace".to_owned(),
+        Step::JoinAtBirth { .. } => "join cgroup".to_owned(),
+        Step::NewProc { .. } => "mount \"proc\" of the pid namespace".to_owned(),
+        Step::NewSysfs { .. } => "mount \"sysfs\"".to_owned(),
+        Step::Unshare { flags } => format!("new namespaces {flags:#x}"),
         Step::SetNs { kinds, .. } => format!("join namespaces {kinds:#x}"),
         other => other.name().to_lowercase(),
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use boathook_runtime::{ErrorKind, Stdio};
 use rootfs_tests::image::{CREW, USER};
@@ -26,6 +27,8 @@ tests!(
     a_broken_program_is_told_at_the_start,
     one_that_is_never_started_leaves_nothing,
     many_at_once,
+    none_is_taken_for_an_orphan,
+    none_hangs_in_a_crowd,
     it_dies_with_its_container,
 );
 
@@ -243,6 +246,76 @@ fn many_at_once(arena: &Arena) {
     });
     Arc::into_inner(live).unwrap().delete();
 }
+
+/// Red if the reaper of orphans gets hold of an exec that is born but not known yet: its exit
+/// status would be lost. Seen red without `process::Forming`.
+fn none_is_taken_for_an_orphan(arena: &Arena) {
+    let live = arena.sleeper().start();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                boathook_runtime::process::reap_orphans();
+            }
+        });
+        // Killed at once, many an exec ends before anybody knows of it.
+        let killer = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let pids = live.container.pids().unwrap_or_default();
+                pids.iter().filter(|pid| **pid != live.process.pid()).for_each(|pid| {
+                    kill_in(*pid, live.container.id());
+                });
+            }
+        });
+        for _ in 0..150 {
+            // Killed before, it is an error; later, an exit status. Both are known.
+            if let Ok((process, _streams)) = live.exec_json(&live.process_spec(&["true"])) {
+                let _ = process.start(LIMIT);
+                let code = wait_for(&process);
+                assert!(code == 0 || code == 137, "{code}");
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        killer.join().unwrap();
+    });
+    live.delete();
+}
+
+/// Kills a process, if it is one of the container's at the moment that its descriptor is made.
+fn kill_in(pid: i32, container: &str) {
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let Some(number) = Pid::from_raw(pid) else { return };
+    let Ok(pidfd) = pidfd_open(number, PidfdFlags::empty()) else { return };
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    if cgroups.contains(container) {
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+}
+
+/// Red if messages of the two processes behind one exec can overtake each other: sooner or later
+/// one would wait for what the other has read.
+fn none_hangs_in_a_crowd(arena: &Arena) {
+    let live = arena.sleeper().start();
+    let spec = live.process_spec(&["true"]).to_string();
+    let spec = boathook_runtime::spec::process_from_json(spec.as_bytes()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            let (container, spec) = (&live.container, &spec);
+            scope.spawn(move || {
+                for _ in 0..CROWD {
+                    let none = Stdio::Fds { stdin: None, stdout: None, stderr: None };
+                    let (process, _) = container.exec(spec, none, LIMIT).unwrap();
+                    process.start(LIMIT).unwrap();
+                    assert_eq!(wait_for(&process), 0);
+                }
+            });
+        }
+    });
+    live.delete();
+}
+
+/// Execs of each thread: enough to show a race that is lost once in a thousand.
+const CROWD: usize = 60;
 
 /// Red if an exec survives its container, started or not, or a later one is anything but refused.
 fn it_dies_with_its_container(arena: &Arena) {

@@ -12,6 +12,7 @@ mod support;
 
 mod binds;
 mod cgroups;
+mod clocks;
 mod devices;
 mod escapes;
 mod exec;
@@ -29,6 +30,7 @@ mod resources;
 mod seccomp;
 mod streams;
 mod terminal;
+mod users;
 
 use std::process::ExitCode;
 
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     support::harness::main(&[
         ("binds", binds::TESTS),
         ("cgroups", cgroups::TESTS),
+        ("clocks", clocks::TESTS),
         ("devices", devices::TESTS),
         ("escapes::images", escapes::images::TESTS),
         ("escapes::neighbours", escapes::neighbours::TESTS),
@@ -60,5 +63,6 @@ fn main() -> ExitCode {
         ("seccomp", seccomp::TESTS),
         ("streams", streams::TESTS),
         ("terminal", terminal::TESTS),
+        ("users", users::TESTS),
     ])
 }

@@ -121,7 +121,7 @@ fn a_path_that_is_no_such_namespace_is_refused(arena: &Arena) {
         ("/nowhere/ns", "No such file"),
         ("/proc/self/ns", "is not a namespace"),
     ];
-    for kind in ["network", "pid", "ipc"] {
+    for kind in ["network", "pid", "ipc", "user", "time"] {
         for (path, why) in wrong {
             let mut case = arena.sleeper();
             case.namespace(kind, Some(path));

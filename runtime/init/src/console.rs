@@ -45,10 +45,10 @@ pub(crate) fn on_dev_console(root: i32, slave: i32) -> Outcome {
     mounts::attach(tree.number(), target.number())
 }
 
-/// Makes the terminal the controlling one and puts it on 0, 1 and 2.
-pub(crate) fn adopt(slave: i32) -> Outcome {
-    syscall!(nr::IOCTL, slave, TIOCSCTTY, 0_u32)?;
-    stdio(slave, slave, slave)
+/// Makes the terminal on standard input the controlling one of this session.
+pub(crate) fn take() -> Outcome {
+    syscall!(nr::IOCTL, 0_i32, TIOCSCTTY, 0_u32)?;
+    Ok(())
 }
 
 /// Makes sure that no descriptor of the plan lands on 0, 1 or 2, where the

@@ -40,6 +40,7 @@ pub const FSOPEN_CLOEXEC: u32 = 1;
 pub const FSMOUNT_CLOEXEC: u32 = 1;
 pub const FSCONFIG_SET_FLAG: u32 = 0;
 pub const FSCONFIG_SET_STRING: u32 = 1;
+pub const FSCONFIG_SET_FD: u32 = 5;
 pub const FSCONFIG_CMD_CREATE: u32 = 6;
 pub const OPEN_TREE_CLONE: u32 = 1;
 pub const OPEN_TREE_CLOEXEC: u32 = 0o2_000_000;
@@ -76,7 +77,13 @@ pub const SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 8;
 pub const CLONE_VM: u32 = 0x100;
 pub const CLONE_FILES: u32 = 0x400;
 pub const CLONE_SIGHAND: u32 = 0x800;
+pub const CLONE_VFORK: u32 = 0x4000;
+pub const CLONE_PARENT: u32 = 0x8000;
+pub const CLONE_NEWUSER: u32 = 0x1000_0000;
 pub const CLONE_THREAD: u32 = 0x1_0000;
+
+/// `__WALL` of wait4(2): children that end without a signal, too.
+pub const WAIT_ALL: u32 = 0x4000_0000;
 
 pub const CAP_VERSION_3: u32 = 0x2008_0522;
 

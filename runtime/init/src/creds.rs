@@ -39,6 +39,24 @@ pub(crate) fn become_user(uid: u32, gid: u32, groups: Ids<'_>, caps: &Capabiliti
     raise_ambient(caps.ambient)
 }
 
+/// Becomes root of a user namespace that was entered with ids it may not know.
+pub(crate) fn become_root() -> Outcome {
+    syscall!(nr::SETGROUPS, 0_u32, 0_usize)?;
+    syscall!(nr::SETRESGID, 0_u32, 0_u32, 0_u32)?;
+    syscall!(nr::SETRESUID, 0_u32, 0_u32, 0_u32)?;
+    Ok(())
+}
+
+/// Raises the hard limit of `resource` to `hard` if it is lower.
+pub(crate) fn raise_limit(resource: u32, hard: u64) -> Outcome {
+    let mut limit = [0_u64; 2];
+    syscall!(nr::PRLIMIT64, 0_u32, resource, 0_usize, &mut limit)?;
+    if limit[1] < hard {
+        syscall!(nr::SETRLIMIT, resource, &[limit[0], hard])?;
+    }
+    Ok(())
+}
+
 fn drop_bounding(keep: u64) -> Outcome {
     for cap in 0..64_u32 {
         if keep >> cap & 1 == 1 {

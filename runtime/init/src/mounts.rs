@@ -2,12 +2,14 @@
 
 use core::ffi::CStr;
 
+use core::sync::atomic::{AtomicI32, Ordering};
+
 use crate::consts::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, FSCONFIG_CMD_CREATE, FSCONFIG_SET_FLAG,
-    FSCONFIG_SET_STRING, FSMOUNT_CLOEXEC, FSOPEN_CLOEXEC, MNT_DETACH, MOVE_MOUNT_F_EMPTY_PATH,
-    MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE,
+    AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, EINVAL, FSCONFIG_CMD_CREATE, FSCONFIG_SET_FD,
+    FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSMOUNT_CLOEXEC, FSOPEN_CLOEXEC, MNT_DETACH,
+    MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE,
 };
-use crate::sys::{Fd, Outcome, PathBuf, nr, syscall};
+use crate::sys::{Fault, Fd, Outcome, PathBuf, nr, syscall};
 use crate::wire::List;
 
 /// What mount_setattr(2) takes.
@@ -21,7 +23,15 @@ struct MountAttr {
 
 /// A detached mount of a new file system.
 pub(crate) fn new_fs(fstype: &CStr, source: &CStr, options: List<'_>, attrs: u64) -> Outcome<Fd> {
-    let context = Fd::new(syscall!(nr::FSOPEN, fstype, FSOPEN_CLOEXEC)?);
+    finish(open_fs(fstype)?, source, options, attrs)
+}
+
+fn open_fs(fstype: &CStr) -> Outcome<Fd> {
+    Ok(Fd::new(syscall!(nr::FSOPEN, fstype, FSOPEN_CLOEXEC)?))
+}
+
+/// The rest of the way from a context to a detached mount.
+fn finish(context: Fd, source: &CStr, options: List<'_>, attrs: u64) -> Outcome<Fd> {
     if !source.is_empty() {
         config(&context, FSCONFIG_SET_STRING, Some((c"source", source)))?;
     }
@@ -30,6 +40,47 @@ pub(crate) fn new_fs(fstype: &CStr, source: &CStr, options: List<'_>, attrs: u64
     }
     config(&context, FSCONFIG_CMD_CREATE, None)?;
     Ok(Fd::new(syscall!(nr::FSMOUNT, context.number(), FSMOUNT_CLOEXEC, attrs)?))
+}
+
+/// A detached proc file system that shows the pid namespace `pids`, which this
+/// process is not in, but its children are.
+///
+/// Kernels before 6.18 have no option for it: there a child opens the context,
+/// which then is about the child's namespace. That moment aside, nothing with
+/// our rights is seen in there.
+pub(crate) fn proc_of(pids: i32, source: &CStr, options: List<'_>, attrs: u64) -> Outcome<Fd> {
+    let context = open_fs(c"proc")?;
+    let number = context.number();
+    match syscall!(nr::FSCONFIG, number, FSCONFIG_SET_FD, c"pidns", 0_usize, pids) {
+        Ok(_) => finish(context, source, options, attrs),
+        Err(fault) if fault.errno == EINVAL => {
+            crate::sys::in_child(open_proc)?;
+            let opened = CONTEXT.load(Ordering::Relaxed);
+            match u32::try_from(opened) {
+                Ok(fd) => finish(Fd::new(fd as usize), source, options, attrs),
+                Err(_) => Err(Fault { errno: opened.unsigned_abs(), detail: nr::FSOPEN }),
+            }
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+/// What the child opened, or its errno, negative.
+static CONTEXT: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn open_proc() -> ! {
+    let opened = match syscall!(nr::FSOPEN, c"proc", FSOPEN_CLOEXEC) {
+        Ok(fd) => fd as i32,
+        Err(fault) => (fault.errno as i32).wrapping_neg(),
+    };
+    CONTEXT.store(opened, Ordering::Relaxed);
+    crate::sys::exit(0)
+}
+
+/// The host's sysfs in the place of a container's own.
+pub(crate) fn host_sysfs(tree: i32, attrs: u64) -> Outcome<Fd> {
+    set_attr(tree, attrs, 0, 0, false)?;
+    Ok(Fd::new(tree as usize))
 }
 
 fn set_option(context: &Fd, option: &CStr) -> Outcome {

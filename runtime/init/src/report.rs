@@ -13,6 +13,11 @@ pub mod kind {
     /// The listener of the process's filter is attached to the message; init
     /// waits for a byte.
     pub const LISTENER: u32 = 5;
+    /// This process ends and its copy goes on; the copy's pid is the detail, and
+    /// it waits for a byte.
+    pub const BORN: u32 = 6;
+    /// What the step says has to be done from outside; init waits for a byte.
+    pub const ASK: u32 = 7;
 }
 
 /// Failures that no single errno tells; in [`Report::detail`].

@@ -4,10 +4,10 @@ use core::ffi::CStr;
 
 use crate::attach::{self, Covers, Node};
 use crate::consts::{
-    AT_FDCWD, EACCES, EINTR, ENOSYS, EPERM, F_SETFD, FD_CLOEXEC, KEY_POS_ALL, KEY_USR_LINK,
-    KEY_USR_READ, KEY_USR_SEARCH, KEY_USR_VIEW, KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_SETPERM,
-    MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, O_DIRECTORY, O_PATH, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS,
-    RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, SCM_RIGHTS, SOL_SOCKET,
+    AT_FDCWD, CLONE_NEWUSER, EACCES, EINTR, ENOSYS, EPERM, F_SETFD, FD_CLOEXEC, KEY_POS_ALL,
+    KEY_USR_LINK, KEY_USR_READ, KEY_USR_SEARCH, KEY_USR_VIEW, KEYCTL_JOIN_SESSION_KEYRING,
+    KEYCTL_SETPERM, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, O_DIRECTORY, O_PATH, PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, SCM_RIGHTS, SOL_SOCKET,
 };
 use crate::creds::{self, Capabilities};
 use crate::exec::{self, Program};
@@ -47,6 +47,7 @@ pub fn main(socket: i32) -> ! {
         covers: Covers::default(),
         program: None,
         cwd: None,
+        counting: None,
         hidden: false,
     };
     let fault = match init.run() {
@@ -71,6 +72,8 @@ struct Init {
     program: Option<Program>,
     /// A working directory that only the user may enter.
     cwd: Option<&'static CStr>,
+    /// The `tasks` file of a cgroup that a copy of this process joins.
+    counting: Option<Fd>,
     /// Whether no descriptor outlives the exec.
     hidden: bool,
 }
@@ -128,6 +131,15 @@ impl Init {
         }
     }
 
+    /// The descriptor of a slot that is not used again.
+    fn take(&mut self, slot: Slot) -> Outcome<Fd> {
+        let fd = self.fd(slot)?;
+        if let Some(place) = self.slots.get_mut(slot.index(self.sent)) {
+            *place = EMPTY;
+        }
+        Ok(Fd::new(fd as usize))
+    }
+
     fn keep(&mut self, slot: Slot, fd: Fd) -> Outcome {
         let place =
             self.slots.get_mut(slot.index(self.sent)).ok_or(Fault::detail(detail::NO_SLOT))?;
@@ -139,8 +151,45 @@ impl Init {
     fn perform(&mut self, step: Step<'static>) -> Outcome {
         match step {
             Step::JoinCgroup { tasks } => files::write(self.fd(tasks)?, b"0"),
-            Step::SetNs { ns, kinds } => done(syscall!(nr::SETNS, self.fd(ns)?, kinds)),
-            Step::Unshare { flags } => done(syscall!(nr::UNSHARE, flags)),
+            Step::SetNs { ns, kinds } => {
+                syscall!(nr::SETNS, self.fd(ns)?, kinds)?;
+                stay_hidden(kinds)
+            }
+            Step::Unshare { flags } => {
+                syscall!(nr::UNSHARE, flags)?;
+                stay_hidden(flags)
+            }
+            Step::IdMaps { .. } | Step::CheckMaps { .. } | Step::TimeOffsets { .. } => {
+                self.wait_for_byte(kind::ASK)
+            }
+            Step::NamespaceRoot {} => {
+                creds::become_root()?;
+                not_dumpable();
+                Ok(())
+            }
+            Step::Birth { last } => {
+                if last == 1 {
+                    self.close_slots();
+                }
+                self.be_born()
+            }
+            Step::JoinAtBirth { tasks } => {
+                self.counting = Some(self.take(tasks)?);
+                Ok(())
+            }
+            Step::TakeTerminal {} => console::take(),
+            Step::NewProc { slot, pids, source, options, attrs } => {
+                let tree = mounts::proc_of(self.fd(pids)?, source, options, attrs)?;
+                self.keep(slot, tree)
+            }
+            Step::NewSysfs { slot, host, source, options, attrs } => {
+                let tree = match mounts::new_fs(c"sysfs", source, options, attrs) {
+                    Err(fault) if fault.errno == EPERM => mounts::host_sysfs(self.fd(host)?, attrs),
+                    other => other,
+                };
+                self.keep(slot, tree?)
+            }
+            Step::RaiseLimit { resource, hard } => creds::raise_limit(resource, hard),
             Step::Propagation { flags } => mounts::set_propagation(flags),
             Step::NewFs { slot, fstype, source, options, attrs } => {
                 let tree = mounts::new_fs(fstype, source, options, attrs)?;
@@ -270,8 +319,33 @@ impl Init {
         if on_console {
             console::on_dev_console(self.root, slave.number())?;
         }
-        console::adopt(slave.number())?;
+        let slave = slave.number();
+        console::stdio(slave, slave, slave)?;
         self.send(console::console_report(self.step), Some(master.number()))
+    }
+
+    /// Goes on as a copy that lives where only a child can: in another pid
+    /// namespace. The copy is a child of the engine, as this process is.
+    ///
+    /// The two share one connection and cannot get in each other's way: the copy
+    /// neither sends nor does anything before a byte arrives, the engine sends
+    /// that byte only after it has read who was born, and this process, which
+    /// says so, reads nothing any more. If this process is killed before it
+    /// could, the engine hangs up and the copy ends by itself.
+    fn be_born(&mut self) -> Outcome {
+        match sys::fork_sibling()? {
+            0 => {
+                read_byte(self.socket)?;
+                let tasks = self.counting.take();
+                tasks.map_or(Ok(()), |tasks| files::write(tasks.number(), b"0"))
+            }
+            pid => {
+                let detail = pid as u32;
+                let born = Report { kind: kind::BORN, step: self.step, errno: 0, detail };
+                let sent = self.send(born, None);
+                sys::exit(i32::from(sent.is_err()))
+            }
+        }
     }
 
     fn enter_cwd(&mut self, path: &'static CStr) -> Outcome {
@@ -313,6 +387,11 @@ impl Init {
 /// Reports and waits until the engine lets it go on.
 pub(crate) fn wait_for_byte(socket: i32, report: Report, fd: Option<i32>) -> Outcome {
     send(socket, report, fd)?;
+    read_byte(socket)
+}
+
+/// Waits until the engine lets it go on.
+fn read_byte(socket: i32) -> Outcome {
     let mut byte = 0_u8;
     loop {
         match syscall!(nr::READ, socket, &mut byte, 1_usize) {
@@ -343,6 +422,15 @@ fn send(socket: i32, report: Report, fd: Option<i32>) -> Outcome {
 
 fn done(result: Outcome<usize>) -> Outcome {
     result.map(drop)
+}
+
+/// New rights in a user namespace make a process dumpable where
+/// fs.suid_dumpable is 1.
+fn stay_hidden(kinds: u32) -> Outcome {
+    if kinds & CLONE_NEWUSER != 0 {
+        not_dumpable();
+    }
+    Ok(())
 }
 
 /// Keeps others in the container out of this process's memory and descriptors.

@@ -199,8 +199,8 @@ steps! { <'a>
         /// Its name.
         name: &'a CStr,
     }
-    /// Opens a terminal in the container's devpts, makes it the controlling
-    /// one and the standard streams, and sends the master to the engine.
+    /// Opens a terminal in the container's devpts, makes it the standard
+    /// streams, and sends the master to the engine.
     23 Terminal {
         /// Columns; 0 with `height` 0 keeps the kernel's default.
         width: u32,
@@ -336,6 +336,80 @@ steps! { <'a>
         older: &'a CStr,
         /// What is written.
         value: &'a CStr,
+    }
+    /// Has the engine give the new user namespace its ids: nobody inside of it
+    /// may. Without them no id of this process is known there.
+    60 IdMaps {
+        /// Lines of `/proc/PID/uid_map`: first id inside, first outside, count.
+        uids: &'a CStr,
+        /// Lines of `/proc/PID/gid_map`.
+        gids: &'a CStr,
+    }
+    /// Has the engine compare the ids of a joined user namespace with what the
+    /// config expects of it.
+    61 CheckMaps {
+        /// As for `IdMaps`.
+        uids: &'a CStr,
+        /// As for `IdMaps`.
+        gids: &'a CStr,
+    }
+    /// Becomes user and group 0 of the user namespace, without other groups:
+    /// what is made from here on belongs to them.
+    62 NamespaceRoot {}
+    /// Has the engine set the clocks of the new time namespace, which the next
+    /// child lives in.
+    63 TimeOffsets {
+        /// Lines of `/proc/PID/timens_offsets`: clock, seconds, nanoseconds.
+        offsets: &'a CStr,
+    }
+    /// Goes on in a copy of this process, which is born in the pid and time
+    /// namespaces entered before and is the engine's own child; this one ends.
+    64 Birth {
+        /// 1: no later step names a slot, and none is open in the copy.
+        last: u32,
+    }
+    /// Has the copy of the next `Birth` join a v1 cgroup: the one that counts
+    /// processes, so that this one is never counted.
+    69 JoinAtBirth {
+        /// The `tasks` file, open for writing.
+        tasks: Slot,
+    }
+    /// Makes the terminal on standard input the controlling one.
+    65 TakeTerminal {}
+    /// Makes a detached proc file system of a pid namespace that this process
+    /// itself is not in.
+    66 NewProc {
+        /// Where its descriptor is put.
+        slot: Slot,
+        /// The pid namespace, which children are born in already.
+        pids: Slot,
+        /// As for `NewFs`.
+        source: &'a CStr,
+        /// As for `NewFs`.
+        options: List<'a>,
+        /// As for `NewFs`.
+        attrs: u64,
+    }
+    /// Makes a detached sysfs or, where the network namespace belongs to
+    /// another user namespace and the kernel refuses, takes the host's.
+    67 NewSysfs {
+        /// Where its descriptor is put.
+        slot: Slot,
+        /// A detached copy of the host's.
+        host: Slot,
+        /// As for `NewFs`.
+        source: &'a CStr,
+        /// As for `NewFs`.
+        options: List<'a>,
+        /// As for `NewFs`.
+        attrs: u64,
+    }
+    /// Raises a hard limit that is lower than this, while init still may.
+    68 RaiseLimit {
+        /// `RLIMIT_*`.
+        resource: u32,
+        /// Hard limit.
+        hard: u64,
     }
     /// seccomp(2) with a filter: from here on only the exec, and the report of
     /// its failure, are left to do.

@@ -40,6 +40,7 @@ pub mod nr {
     pub const CLONE: u32 = 56;
     pub const EXECVE: u32 = 59;
     pub const EXIT: u32 = 60;
+    pub const WAIT4: u32 = 61;
     pub const GETPID: u32 = 39;
     pub const FCNTL: u32 = 72;
     pub const GETCWD: u32 = 79;
@@ -67,6 +68,7 @@ pub mod nr {
     pub const GETDENTS64: u32 = 217;
     pub const EXIT_GROUP: u32 = 231;
     pub const SET_MEMPOLICY: u32 = 238;
+    pub const PRLIMIT64: u32 = 302;
     pub const KEYCTL: u32 = 250;
     pub const IOPRIO_SET: u32 = 251;
     pub const MKDIRAT: u32 = 258;
@@ -110,6 +112,8 @@ const NAMES: &[(u32, &str)] = &[
     (nr::RECVMSG, "recvmsg"),
     (nr::CLONE, "clone"),
     (nr::EXECVE, "execve"),
+    (nr::WAIT4, "wait4"),
+    (nr::PRLIMIT64, "prlimit"),
     (nr::FCNTL, "fcntl"),
     (nr::GETCWD, "getcwd"),
     (nr::CHDIR, "chdir"),
@@ -364,13 +368,17 @@ pub fn exit(code: i32) -> ! {
 /// descriptors and signals; execve(2) of the first thread ends it.
 pub(crate) fn start_thread(run: extern "C" fn() -> !) -> Outcome {
     use crate::consts::{CLONE_FILES, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM};
+    start_on_stack(u64::from(CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD), run).map(drop)
+}
+
+/// clone(2) with shared memory: what is new starts at `run`, on a stack of its own.
+fn start_on_stack(flags: u64, run: extern "C" fn() -> !) -> Outcome<usize> {
     const STACK: usize = 16 * 1024;
     let stack = map_anonymous(STACK)?;
     // Mappings start at a page, so this is aligned as a call wants it.
     let top = stack.as_mut_ptr() as usize + STACK;
-    let flags = u64::from(CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD);
     let result: isize;
-    // SAFETY: the new thread runs on `stack`, which nobody else uses and nothing unmaps, and
+    // SAFETY: `flags` of all callers have CLONE_VM; what is new runs on `stack`, which nobody else uses and nothing unmaps, and
     // calls `run`, which never returns; the first one goes on behind the label as after any call.
     unsafe {
         core::arch::asm!(
@@ -390,7 +398,27 @@ pub(crate) fn start_thread(run: extern "C" fn() -> !) -> Outcome {
     if result < 0 {
         return Err(Fault { errno: result.unsigned_abs() as u32, detail: nr::CLONE });
     }
-    Ok(())
+    Ok(result as usize)
+}
+
+/// A copy of this process as its sibling: a child of the same parent. Returns
+/// the copy's pid here and 0 in the copy.
+pub(crate) fn fork_sibling() -> Outcome<usize> {
+    // With CLONE_PARENT the copy tells its end by the signal that this process does.
+    syscall!(nr::CLONE, crate::consts::CLONE_PARENT, 0_usize, 0_usize, 0_usize, 0_usize)
+}
+
+/// Runs `work` in a child that shares memory and descriptors with this process
+/// and ends with it; this process stops until then.
+pub(crate) fn in_child(work: extern "C" fn() -> !) -> Outcome {
+    use crate::consts::{CLONE_FILES, CLONE_VFORK, CLONE_VM, EINTR, WAIT_ALL};
+    let pid = start_on_stack(u64::from(CLONE_VM | CLONE_FILES | CLONE_VFORK), work)?;
+    loop {
+        match syscall!(nr::WAIT4, pid, 0_usize, WAIT_ALL, 0_usize) {
+            Err(fault) if fault.errno == EINTR => {}
+            other => return other.map(drop),
+        }
+    }
 }
 
 /// Ends the calling thread.

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use boathook_fs::mount::Tree;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, FileType};
 
 use super::{Launch, Stdio};
 use crate::cgroup::{Cgroup, Join};
@@ -56,6 +56,9 @@ pub(super) fn open<'a>(
             HostFd::Bind { field, source, recursive } => {
                 tree(field, source, *recursive).map(Given::Opened)
             }
+            HostFd::Device { field, source, block, major, minor } => {
+                device(field, source, *block, (*major, *minor)).map(Given::Opened)
+            }
             HostFd::CgroupTree(index) => cgroup_tree(launch.cgroup, *index).map(Given::Opened),
             HostFd::NullDevice => {
                 tree("null device", Path::new("/dev/null"), false).map(Given::Opened)
@@ -73,7 +76,7 @@ fn missing(what: &str) -> Error {
 fn root(path: &Path) -> Result<OwnedFd> {
     let tree = tree("root.path", path, true)?;
     let stat = rustix::fs::fstat(&tree).map_err(|e| Error::sys("fstat of the root", e))?;
-    if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+    if FileType::from_raw_mode(stat.st_mode).is_dir() {
         return Ok(tree);
     }
     Err(Error::field("root.path", format!("{} is not a directory", path.display())))
@@ -90,6 +93,23 @@ fn tree(field: &str, path: &Path, recursive: bool) -> Result<OwnedFd> {
         Error::new(kind, format!("{field}: {error}"))
     };
     Tree::clone_at(CWD, path, recursive).and_then(Tree::into_fd).map_err(failed)
+}
+
+/// A detached copy of a device node, which must be the one that was asked for.
+fn device(field: &str, path: &Path, block: bool, wanted: (u32, u32)) -> Result<OwnedFd> {
+    let tree = tree(field, path, false)?;
+    let stat = rustix::fs::fstat(&tree).map_err(|e| Error::sys("fstat of a device", e))?;
+    let kind = if block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let found = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    if FileType::from_raw_mode(stat.st_mode) == kind && found == wanted {
+        return Ok(tree);
+    }
+    let (major, minor) = wanted;
+    let problem = format!(
+        "{} of the host is not device {major}:{minor}, and in a user namespace no other can be made",
+        path.display()
+    );
+    Err(Error::field(field, problem))
 }
 
 fn cgroup_tree(cgroup: &Cgroup, index: usize) -> Result<OwnedFd> {

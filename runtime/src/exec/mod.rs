@@ -3,12 +3,14 @@
 //!
 //! ```text
 //! plan ──> descriptors ──> socket filled ──> clone + exec of init ──> reports ──> Process
+//!                                                        │ birth ▲
+//!                                                        └───────┘ a copy of init goes on
 //! ```
 //! Nothing of the host changes here but the new process itself; dropping the
 //! [`Process`] on any error path ends and reaps it.
 
 mod host;
-mod pidns;
+mod outside;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,7 +22,7 @@ use rustix::fs::MemfdFlags;
 use crate::cgroup::{Cgroup, Join};
 use crate::channel::{Channel, Message};
 use crate::plan::Plan;
-use crate::process::{Process, children};
+use crate::process::{Forming, Process, children};
 use crate::report::step_failure;
 use crate::{Error, ErrorKind, Result, image, sys};
 
@@ -75,13 +77,14 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched> {
     let program =
         image::sealed("boathook-plan", &plan.program.image(fds.len()), MemfdFlags::NOEXEC_SEAL)?;
     channel.send_plan(program.as_fd(), &fds, plan.program.made())?;
-    let process = spawn(launch, &join, &fds, channel, &theirs)?;
+    let forming = plan.birth.then(Forming::begin);
+    let mut process = spawn(launch, &join, channel, &theirs)?;
     // From here on the end of init is the end of the connection.
     drop(theirs);
-    if let Some(score) = plan.oom_score_adj {
+    if let (Some(score), false) = (plan.oom_score_adj, plan.birth) {
         write_oom_score(process.pid(), score)?;
     }
-    let console = wait_until_ready(&process, launch)?;
+    let console = wait_until_ready(&mut process, launch, forming)?;
     Ok(Launched { process, console })
 }
 
@@ -94,35 +97,26 @@ fn check_stdio(plan: &Plan, stdio: &Stdio) -> Result<()> {
     Err(Error::field("process.terminal", problem))
 }
 
-fn spawn(
-    launch: &Launch<'_>,
-    join: &Join,
-    fds: &[BorrowedFd<'_>],
-    channel: Channel,
-    theirs: &OwnedFd,
-) -> Result<Process> {
+fn spawn(launch: &Launch<'_>, join: &Join, channel: Channel, theirs: &OwnedFd) -> Result<Process> {
     let plan = launch.plan;
     let number = CString::new(theirs.as_raw_fd().to_string()).unwrap_or_default();
     let cgroup = match join {
         Join::V1(_) => None,
         Join::V2(unified) | Join::Hybrid { unified, .. } => Some(unified.as_fd()),
     };
-    let pid_namespace = plan.join_pid.and_then(|index| fds.get(index)).copied();
     let mut children = children();
     let spawn = |cgroup| {
-        pidns::within(pid_namespace, || {
-            let arguments = [c"boathook-init", number.as_c_str()];
-            sys::spawn(launch.image, theirs.as_fd(), arguments, plan.clone_flags, cgroup)
-        })
+        let arguments = [c"boathook-init", number.as_c_str()];
+        sys::spawn(launch.image, theirs.as_fd(), arguments, plan.clone_flags, cgroup)
     };
-    let mut spawned = spawn(cgroup)?;
+    let mut spawned = spawn(cgroup);
     if let (Err(errno), Some(first)) = (&spawned, launch.container)
         && Cgroup::refuses_processes(*errno)
     {
-        spawned = spawn(Some(launch.cgroup.birthplace(first)?.as_fd()))?;
+        spawned = spawn(Some(launch.cgroup.birthplace(first)?.as_fd()));
     }
     let (pid, pidfd) = spawned.map_err(|errno| launch.cgroup.birth_error(errno))?;
-    children.push(pid);
+    children.add(pid);
     drop(children);
     Ok(Process::new(pid, pidfd, channel, plan.program_name.clone()))
 }
@@ -136,7 +130,13 @@ fn write_oom_score(pid: i32, score: i32) -> Result<()> {
         .map_err(|e| Error::sys(format!("process.oomScoreAdj: write {score}"), e))
 }
 
-fn wait_until_ready(process: &Process, launch: &Launch<'_>) -> Result<Option<OwnedFd>> {
+/// Answers init until it is ready. `forming` is there while its copy is to be
+/// born, whose pid nobody but init knows until then.
+fn wait_until_ready(
+    process: &mut Process,
+    launch: &Launch<'_>,
+    mut forming: Option<Forming>,
+) -> Result<Option<OwnedFd>> {
     let plan = launch.plan;
     let mut console = None;
     loop {
@@ -148,6 +148,22 @@ fn wait_until_ready(process: &Process, launch: &Launch<'_>) -> Result<Option<Own
                     hold(process).map_err(|error| cause(process, plan, error))?;
                 }
                 process.go_on()?;
+            }
+            Message::Report(report, _) if report.kind == kind::ASK => {
+                let step = plan.program.steps().nth(report.step as usize);
+                outside::perform(process.pid(), step)?;
+                process.go_on()?;
+            }
+            // Only once: who looks into the copy could say it again, in init's name.
+            Message::Report(report, _) if report.kind == kind::BORN && forming.is_some() => {
+                let first = process.succeed(report.detail)?;
+                forming = None;
+                if let Some(score) = plan.oom_score_adj {
+                    write_oom_score(process.pid(), score)?;
+                }
+                process.go_on()?;
+                // It has nothing left to do, and what it did is on record.
+                drop(first);
             }
             Message::Report(report, _) => return Err(step_failure(&plan.program, &report)),
             Message::Closed => return Err(died(process)),

@@ -1,11 +1,13 @@
 //! /dev: the nodes that every container has, those of the config, and links.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use boathook_init::Step;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 
-use super::program::Builder;
+use super::program::{Builder, HostFd};
 use super::text;
 use crate::{Error, Result};
 
@@ -35,7 +37,10 @@ const MINOR_MAX: i64 = (1 << 20) - 1;
 
 /// Adds nodes and links, unless /dev is a bind mount: then it is the host's
 /// own directory, and nothing may be made in it.
-pub(super) fn steps(build: &mut Builder, spec: &Spec) -> Result<()> {
+///
+/// Nobody may make a node in a user namespace (`bound`): there the host's nodes
+/// are mounted.
+pub(super) fn steps(build: &mut Builder, spec: &Spec, bound: bool) -> Result<()> {
     if dev_is_bound(spec) {
         return Ok(());
     }
@@ -47,10 +52,11 @@ pub(super) fn steps(build: &mut Builder, spec: &Spec) -> Result<()> {
         }
         let path = text::c_string("linux.devices", path)?;
         let mode = libc::S_IFCHR | 0o666;
-        build.push(&Step::Node { path: &path, mode, major, minor, uid: 0, gid: 0 });
+        let node = Step::Node { path: &path, mode, major, minor, uid: 0, gid: 0 };
+        add(build, "linux.devices", node, bound);
     }
     for (index, device) in listed.iter().enumerate() {
-        node(build, &format!("linux.devices[{index}]"), device)?;
+        node(build, &format!("linux.devices[{index}]"), device, bound)?;
     }
     for (target, path) in LINKS {
         build.push(&Step::Link { target, path, replace: 0 });
@@ -79,7 +85,21 @@ fn dev_is_bound(spec: &Spec) -> bool {
     })
 }
 
-fn node(build: &mut Builder, field: &str, device: &LinuxDevice) -> Result<()> {
+/// A node, made or mounted. A fifo belongs to no driver and can always be made.
+fn add(build: &mut Builder, field: &str, node: Step<'_>, bound: bool) {
+    let Step::Node { path, mode, major, minor, .. } = node else { return };
+    let kind = mode & libc::S_IFMT;
+    if !bound || kind == libc::S_IFIFO {
+        return build.push(&node);
+    }
+    let source = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
+    let block = kind == libc::S_IFBLK;
+    let device = HostFd::Device { field: field.to_owned(), source, block, major, minor };
+    let tree = build.fd(device);
+    build.push(&Step::Attach { tree, path, strict: 0, keep_mode: 0 });
+}
+
+fn node(build: &mut Builder, field: &str, device: &LinuxDevice, bound: bool) -> Result<()> {
     let path = text::absolute(&format!("{field}.path"), device.path())?;
     let kind = match device.typ() {
         LinuxDeviceType::B => libc::S_IFBLK,
@@ -91,14 +111,15 @@ fn node(build: &mut Builder, field: &str, device: &LinuxDevice) -> Result<()> {
     };
     let fifo = kind == libc::S_IFIFO;
     let mode = device.file_mode().unwrap_or(0o666);
-    build.push(&Step::Node {
+    let node = Step::Node {
         path: &path,
         mode: kind | (mode & 0o7777),
         major: if fifo { 0 } else { number(field, "major", device.major(), MAJOR_MAX)? },
         minor: if fifo { 0 } else { number(field, "minor", device.minor(), MINOR_MAX)? },
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
-    });
+    };
+    add(build, field, node, bound);
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 
 mod caps;
 mod cgroupfs;
+mod clocks;
 mod devices;
 mod labels;
 mod mounts;
@@ -19,6 +20,7 @@ mod show;
 mod sysctl;
 mod text;
 mod unsupported;
+mod users;
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +34,7 @@ use crate::cgroup::{CgroupPlan, Driver, Layout};
 use crate::hooks::Creating;
 use crate::seccomp::{self, Filter};
 use crate::{Error, Result};
-use namespaces::Namespaces;
+use namespaces::{Birth, NEWPID, NEWUSER, Namespaces};
 use program::Builder;
 
 /// What a plan depends on besides the config.
@@ -61,8 +63,10 @@ pub struct Plan {
     pub fds: Vec<HostFd>,
     /// `CLONE_NEW*` flags of the clone itself.
     pub clone_flags: u64,
-    /// The pid namespace to be born in, if it is joined: an index into `fds`.
-    pub join_pid: Option<usize>,
+    /// Whether init goes on in a copy of itself that is born in other namespaces.
+    pub birth: bool,
+    /// The pid namespace that is joined by path.
+    pub joined_pid: Option<PathBuf>,
     /// The cgroup to make; `None` for a process in an existing container.
     pub cgroup: Option<CgroupPlan>,
     /// Written to the process's `oom_score_adj` before init runs a step.
@@ -99,12 +103,14 @@ impl Plan {
         let linux = spec.linux().as_ref().ok_or_else(|| Error::field("linux", "missing"))?;
         let root = root_path(spec, context.bundle)?;
         let namespaces = Namespaces::of(linux)?;
+        namespaces.check_process(process)?;
+        let born = namespaces.birth();
         let cgroup = cgroup_plan(spec, context)?;
         let seccomp = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
 
         let mut build = Builder::new();
-        build.join_cgroups(context.cgroups);
-        let join_pid = namespaces.enter(&mut build);
+        build.join_cgroups(context.cgroups, born == Birth::Late);
+        let pids = namespaces.enter(&mut build)?;
         build.push(&Step::ResetAffinity {});
         if namespaces.loopback() {
             build.push(&Step::Loopback {});
@@ -113,14 +119,19 @@ impl Plan {
         if !context.no_new_keyring {
             build.keyring(context.id)?;
         }
-        let proc = rootfs::steps(&mut build, spec, &root, context, &namespaces)?;
+        let view = mounts::View { namespaces: &namespaces, pids };
+        let proc = rootfs::steps(&mut build, spec, &root, context, &view)?;
+        let late = process::before_scheduler(&mut build, process, born == Birth::Late);
         sched::process_steps(&mut build, process)?;
         sched::linux_steps(&mut build, linux)?;
+        // A proc file system of other pids knows nothing of this process.
+        let proc = proc.filter(|_| born != Birth::Late);
         labels::steps(&mut build, process, context.modules, proc)?;
-        process::steps(&mut build, process, seccomp.as_ref())?;
+        process::steps(&mut build, process, seccomp.as_ref(), late)?;
         Ok(Self {
             clone_flags: namespaces.clone_flags(),
-            join_pid,
+            birth: born != Birth::Clone,
+            joined_pid: namespaces.joined_pid().map(Path::to_owned),
             cgroup: Some(cgroup),
             oom_score_adj: process.oom_score_adj(),
             terminal: process.terminal().unwrap_or(false),
@@ -154,11 +165,13 @@ impl Plan {
         if let Some(cpus) = affinity.and_then(|a| a.initial().as_deref()) {
             build.affinity("process.execCPUAffinity.initial", cpus)?;
         }
-        build.join_cgroups(cgroups);
+        let birth = namespaces & NEWPID != 0;
+        build.join_cgroups(cgroups, birth);
         let container = build.fd(HostFd::Container);
-        // The pid namespace takes effect at birth, so the engine enters it for the clone.
-        let join_pid = (namespaces & NEWPID != 0).then_some(build.fds.len() - 1);
-        build.push(&Step::SetNs { ns: container, kinds: namespaces & !NEWPID });
+        build.push(&Step::SetNs { ns: container, kinds: namespaces });
+        if namespaces & NEWUSER != 0 {
+            build.push(&Step::NamespaceRoot {});
+        }
         match affinity.and_then(|a| a.cpu_affinity_final().as_deref()) {
             Some(cpus) => build.affinity("process.execCPUAffinity.final", cpus)?,
             None => build.push(&Step::ResetAffinity {}),
@@ -168,13 +181,15 @@ impl Plan {
         if let Some(id) = keyring {
             build.keyring(id)?;
         }
-        process::stdio(&mut build, process, process::For::Exec)?;
+        process::stdio(&mut build, process, process::For::Exec, birth)?;
+        let late = process::before_scheduler(&mut build, process, birth);
         sched::process_steps(&mut build, process)?;
         labels::steps(&mut build, process, modules, None)?;
-        process::steps(&mut build, process, seccomp.as_ref())?;
+        process::steps(&mut build, process, seccomp.as_ref(), late)?;
         Ok(Self {
             clone_flags: 0,
-            join_pid,
+            birth,
+            joined_pid: None,
             cgroup: None,
             oom_score_adj: process.oom_score_adj(),
             terminal: process.terminal().unwrap_or(false),
@@ -191,21 +206,39 @@ impl Plan {
 
 impl Plan {
     /// The plan for a hook of the host that runs in the namespaces of a
-    /// container whose root is not entered yet.
+    /// container whose root is not entered yet. `pids` is the pid namespace that
+    /// it joins by path: its process may not be born there yet.
     ///
     /// # Errors
     /// `InvalidInput` for a NUL byte in its strings.
-    pub(crate) fn hook(hook: &Hook, namespaces: u32, cgroups: &Layout) -> Result<Self> {
+    pub(crate) fn hook(
+        hook: &Hook,
+        namespaces: u32,
+        pids: Option<&Path>,
+        cgroups: &Layout,
+    ) -> Result<Self> {
         let mut build = Builder::new();
-        build.join_cgroups(cgroups);
+        let birth = namespaces & NEWPID != 0;
+        build.join_cgroups(cgroups, birth);
         let container = build.fd(HostFd::Container);
-        let join_pid = (namespaces & NEWPID != 0).then_some(build.fds.len() - 1);
-        build.push(&Step::SetNs { ns: container, kinds: namespaces & !NEWPID });
+        match pids {
+            Some(path) => {
+                let path = path.to_owned();
+                let ns = build.fd(HostFd::Namespace { path, kind: NEWPID });
+                build.push(&Step::SetNs { ns, kinds: NEWPID });
+                build.push(&Step::SetNs { ns: container, kinds: namespaces & !NEWPID });
+            }
+            None => build.push(&Step::SetNs { ns: container, kinds: namespaces }),
+        }
+        if namespaces & NEWUSER != 0 {
+            build.push(&Step::NamespaceRoot {});
+        }
         build.push(&Step::UseRoot {});
-        process::hook(&mut build, hook)?;
+        process::hook(&mut build, hook, birth)?;
         Ok(Self {
             clone_flags: 0,
-            join_pid,
+            birth,
+            joined_pid: None,
             cgroup: None,
             oom_score_adj: None,
             terminal: false,
@@ -219,8 +252,6 @@ impl Plan {
         })
     }
 }
-
-const NEWPID: u32 = libc::CLONE_NEWPID as u32;
 
 fn cgroup_plan(spec: &Spec, context: &Context<'_>) -> Result<CgroupPlan> {
     let linux = spec.linux().as_ref();

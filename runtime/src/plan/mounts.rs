@@ -1,13 +1,14 @@
 //! `mounts`: each entry becomes steps that make a detached tree, set its
 //! attributes and attach it.
 
-use std::ffi::CString;
-use std::path::Path;
+use std::ffi::{CStr, CString};
+use std::path::{Path, PathBuf};
 
 use boathook_fs::flags::{self, MountOptions, PropagationKind, SbFlags};
-use boathook_init::{Slot, Step};
+use boathook_init::{List, Slot, Step};
 use oci_spec::runtime::{Mount, Spec};
 
+use super::namespaces::{Birth, Namespaces};
 use super::program::{Builder, HostFd};
 use super::{Context, cgroupfs, text};
 use crate::{Error, ErrorKind, Result};
@@ -19,6 +20,14 @@ pub(super) struct Mounted {
     pub(super) proc: Option<Slot>,
     /// Trees that become read-only once everything is in them.
     pub(super) seal: Vec<Slot>,
+}
+
+/// What file systems of the kernel are a view of.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    pub(super) namespaces: &'a Namespaces,
+    /// The pid namespace that is joined, which init itself is not in.
+    pub(super) pids: Option<Slot>,
 }
 
 /// One entry on its way into steps.
@@ -34,8 +43,9 @@ pub(super) fn steps(
     build: &mut Builder,
     spec: &Spec,
     context: &Context<'_>,
-    own_cgroup: bool,
+    view: &View<'_>,
 ) -> Result<Mounted> {
+    let own_cgroup = view.namespaces.own_cgroup();
     let mut mounted = Mounted::default();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let entry = Entry::new(format!("mounts[{index}]"), mount)?;
@@ -46,7 +56,7 @@ pub(super) fn steps(
             }
             "cgroup" | "cgroup2" => cgroupfs::steps(build, &entry, context.cgroups, own_cgroup)?,
             "" => return Err(Error::field(format!("{}.type", entry.field), "missing")),
-            _ => new_fs(build, &entry, kind, &mut mounted)?,
+            _ => new_fs(build, &entry, kind, view, &mut mounted)?,
         }
     }
     Ok(mounted)
@@ -142,7 +152,13 @@ fn set_attr(build: &mut Builder, tree: Slot, set: u64, clear: u64, propagation: 
     build.push(&Step::SetAttr { tree, set, clear, propagation, recursive: u32::from(deep) });
 }
 
-fn new_fs(build: &mut Builder, entry: &Entry<'_>, kind: &str, mounted: &mut Mounted) -> Result<()> {
+fn new_fs(
+    build: &mut Builder,
+    entry: &Entry<'_>,
+    kind: &str,
+    view: &View<'_>,
+    mounted: &mut Mounted,
+) -> Result<()> {
     let field = &entry.field;
     let fstype = text::c_string(&format!("{field}.type"), kind)?;
     let source = entry.mount.source().as_ref().map(|s| s.as_os_str().as_encoded_bytes());
@@ -160,7 +176,7 @@ fn new_fs(build: &mut Builder, entry: &Entry<'_>, kind: &str, mounted: &mut Moun
         options.push(text::c_string(&format!("{field}.options"), text)?);
     }
     let attrs = if seal { entry.attrs() & !libc::MOUNT_ATTR_RDONLY } else { entry.attrs() };
-    let tree = build.new_fs(&fstype, &source, &options, attrs);
+    let tree = view.new_fs(build, &fstype, &source, &options, attrs);
     // The kernel's own file systems must not be led elsewhere by a link of the image.
     let strict = u32::from(matches!(kind, "proc" | "sysfs"));
     let keep_mode = u32::from(kind == "tmpfs" && !mode_given);
@@ -176,6 +192,39 @@ fn new_fs(build: &mut Builder, entry: &Entry<'_>, kind: &str, mounted: &mut Moun
         mounted.seal.push(tree);
     }
     Ok(())
+}
+
+impl View<'_> {
+    /// A new file system; proc and sysfs are views of namespaces that may be
+    /// somebody else's.
+    fn new_fs(
+        &self,
+        build: &mut Builder,
+        fstype: &CStr,
+        source: &CStr,
+        options: &[CString],
+        attrs: u64,
+    ) -> Slot {
+        let pids = self.pids.filter(|_| self.namespaces.birth() == Birth::Late);
+        let list: Vec<&CStr> = options.iter().map(CString::as_c_str).collect();
+        let list = List::Strings(&list);
+        match (fstype.to_bytes(), pids) {
+            (b"proc", Some(pids)) => {
+                let slot = build.make();
+                build.push(&Step::NewProc { slot, pids, source, options: list, attrs });
+                slot
+            }
+            (b"sysfs", _) if self.namespaces.own_user() && self.namespaces.foreign_net() => {
+                let field = "sysfs of the host".to_owned();
+                let source_path = PathBuf::from("/sys");
+                let host = HostFd::Bind { field, source: source_path, recursive: false };
+                let (host, slot) = (build.fd(host), build.make());
+                build.push(&Step::NewSysfs { slot, host, source, options: list, attrs });
+                slot
+            }
+            _ => build.new_fs(fstype, source, options, attrs),
+        }
+    }
 }
 
 /// Flags of the superblock as fsconfig(2) names them.

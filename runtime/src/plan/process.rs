@@ -6,7 +6,7 @@ use boathook_init::{List, Step};
 use oci_spec::runtime::{Hook, PosixRlimitType, Process};
 
 use super::program::{Builder, HostFd};
-use super::{caps, text};
+use super::{caps, sched, text};
 use crate::seccomp::Filter;
 use crate::{Error, Result};
 
@@ -32,7 +32,10 @@ pub(super) fn name(process: &Process) -> Result<String> {
 
 /// The terminal or the standard streams: before the pivot for a container,
 /// because /dev/console is a mount.
-pub(super) fn stdio(build: &mut Builder, process: &Process, of: For) -> Result<()> {
+///
+/// A process that is born `late` takes its terminal then: who leads the session
+/// until then is another one.
+pub(super) fn stdio(build: &mut Builder, process: &Process, of: For, late: bool) -> Result<()> {
     if process.terminal().unwrap_or(false) {
         let size = process.console_size();
         let (width, height) = match size {
@@ -41,6 +44,9 @@ pub(super) fn stdio(build: &mut Builder, process: &Process, of: For) -> Result<(
         };
         let console = u32::from(of == For::Container);
         build.push(&Step::Terminal { width, height, console });
+        if !late {
+            build.push(&Step::TakeTerminal {});
+        }
         return Ok(());
     }
     let [stdin, stdout, stderr] = [0, 1, 2].map(|n| build.fd(HostFd::Stdio(n)));
@@ -54,12 +60,37 @@ fn dimension(name: &str, value: u64) -> Result<u32> {
     })
 }
 
-/// The last steps of a process: from its mask to its exec.
+/// Adds the late birth now if the config's way of scheduling does not outlive
+/// it; returns whether it is still to come.
+pub(super) fn before_scheduler(build: &mut Builder, process: &Process, late: bool) -> bool {
+    if late && sched::lost_at_birth(process) {
+        born(build, process);
+        return false;
+    }
+    late
+}
+
+/// The birth of a process that comes late, and what it has to do again.
+fn born(build: &mut Builder, process: &Process) {
+    build.push(&Step::Birth { last: 1 });
+    build.push(&Step::Session {});
+    if process.terminal().unwrap_or(false) {
+        build.push(&Step::TakeTerminal {});
+    }
+}
+
+/// The last steps of a process: from its mask to its exec, with its birth if
+/// that is to be `late`.
 ///
 /// A filter is loaded after everything else, so that a profile need not allow
 /// what init does. That takes no_new_privs or CAP_SYS_ADMIN, which is why init
 /// keeps the latter where the former is not wanted (docs/decisions/0007).
-pub(super) fn steps(build: &mut Builder, process: &Process, filter: Option<&Filter>) -> Result<()> {
+pub(super) fn steps(
+    build: &mut Builder,
+    process: &Process,
+    filter: Option<&Filter>,
+    late: bool,
+) -> Result<()> {
     let mask = process.user().umask().unwrap_or(DEFAULT_UMASK);
     if mask > 0o7777 {
         return Err(Error::field("process.user.umask", format!("{mask:o} has unknown bits")));
@@ -73,10 +104,16 @@ pub(super) fn steps(build: &mut Builder, process: &Process, filter: Option<&Filt
     build.push(&Step::Cwd { path: &raw_path("process.cwd", process)? });
     build.push(&Step::StdioOwner { uid: process.user().uid() });
     // Late, because what init opens counts against them; but the right to raise them must be there.
-    rlimits(build, process)?;
+    let number = rlimits(build, process, late)?;
     let until_exec = if filter.is_some() && !restricted { caps::SYS_ADMIN } else { 0 };
     caps::identity(build, process, until_exec)?;
     program(build, process)?;
+    if late {
+        born(build, process);
+    }
+    if let Some((soft, hard)) = number {
+        build.push(&Step::Rlimit { resource: libc::RLIMIT_NPROC, soft, hard });
+    }
     build.push(&Step::Ready {});
     if let Some(filter) = filter {
         build.push(&Step::Seccomp { flags: filter.flags, program: &filter.bytes() });
@@ -124,7 +161,7 @@ fn program(build: &mut Builder, process: &Process) -> Result<()> {
 }
 
 /// A hook: its streams, its environment and nothing else.
-pub(super) fn hook(build: &mut Builder, hook: &Hook) -> Result<()> {
+pub(super) fn hook(build: &mut Builder, hook: &Hook, late: bool) -> Result<()> {
     let [stdin, stdout, stderr] = [0, 1, 2].map(|n| build.fd(HostFd::Stdio(n)));
     build.push(&Step::Stdio { stdin, stdout, stderr });
     let file = text::c_string("hooks.path", hook.path().as_os_str().as_encoded_bytes())?;
@@ -137,6 +174,9 @@ pub(super) fn hook(build: &mut Builder, hook: &Hook) -> Result<()> {
     let env: Vec<&CStr> = env.iter().map(CString::as_c_str).collect();
     let (args, env) = (List::Strings(&args), List::Strings(&env));
     build.push(&Step::Program { file: &file, args, env, uid: u32::MAX });
+    if late {
+        build.push(&Step::Birth { last: 1 });
+    }
     build.push(&Step::Ready {});
     build.push(&Step::Exec {});
     Ok(())
@@ -157,9 +197,11 @@ fn last_of_each(env: &[CString]) -> Vec<&CStr> {
     kept
 }
 
-/// Limits of resources, while the process may still change them.
-fn rlimits(build: &mut Builder, process: &Process) -> Result<()> {
+/// Limits of resources, while the process may still change them. The number of
+/// processes comes back if the birth is to be `late`: for a moment there are two.
+fn rlimits(build: &mut Builder, process: &Process, late: bool) -> Result<Option<(u64, u64)>> {
     let mut seen = Vec::new();
+    let mut number = None;
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
         let field = format!("process.rlimits[{index}]");
         let resource = resource(limit.typ());
@@ -172,9 +214,14 @@ fn rlimits(build: &mut Builder, process: &Process) -> Result<()> {
             return Err(Error::field(field, problem));
         }
         seen.push(resource);
-        build.push(&Step::Rlimit { resource, soft: limit.soft(), hard: limit.hard() });
+        if late && resource == libc::RLIMIT_NPROC {
+            build.push(&Step::RaiseLimit { resource, hard: limit.hard() });
+            number = Some((limit.soft(), limit.hard()));
+        } else {
+            build.push(&Step::Rlimit { resource, soft: limit.soft(), hard: limit.hard() });
+        }
     }
-    Ok(())
+    Ok(number)
 }
 
 fn resource(kind: PosixRlimitType) -> u32 {

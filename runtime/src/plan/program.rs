@@ -9,7 +9,7 @@ use boathook_init::{Slot, Step};
 
 use super::text;
 use crate::Result;
-use crate::cgroup::Layout;
+use crate::cgroup::{Kind, Layout};
 
 /// Something of the host that init gets as a descriptor, because it must not
 /// see the host's paths.
@@ -36,6 +36,19 @@ pub enum HostFd {
         source: PathBuf,
         /// With the mounts below it.
         recursive: bool,
+    },
+    /// A detached copy of a device node of the host.
+    Device {
+        /// Which device of the config, for messages.
+        field: String,
+        /// Absolute path.
+        source: PathBuf,
+        /// A block device.
+        block: bool,
+        /// Major number that it has to have.
+        major: u32,
+        /// Minor number that it has to have.
+        minor: u32,
     },
     /// A detached copy of the container's cgroup directory in the n-th hierarchy.
     CgroupTree(usize),
@@ -126,10 +139,21 @@ impl Builder {
     }
 
     /// Joins the cgroup in every v1 hierarchy; on v2 the clone does it.
-    pub(super) fn join_cgroups(&mut self, layout: &Layout) {
-        for (index, _) in layout.mounts.iter().enumerate().filter(|(_, mount)| !mount.is_v2()) {
+    ///
+    /// A process with a `late` birth is two for a moment, and in a container that
+    /// has all the processes it may have there is no room for that: the hierarchy
+    /// that counts them is joined by the second one only.
+    pub(super) fn join_cgroups(&mut self, layout: &Layout, late: bool) {
+        let counts = |kind: &Kind| match kind {
+            Kind::V1(list) => list.split(',').any(|name| name == "pids"),
+            _ => false,
+        };
+        for (index, mount) in layout.mounts.iter().enumerate().filter(|(_, m)| !m.is_v2()) {
             let tasks = self.fd(HostFd::CgroupTasks(index));
-            self.push(&Step::JoinCgroup { tasks });
+            self.push(&match late && counts(&mount.kind) {
+                true => Step::JoinAtBirth { tasks },
+                false => Step::JoinCgroup { tasks },
+            });
         }
     }
 

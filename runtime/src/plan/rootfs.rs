@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use boathook_init::{Slot, Step};
 use oci_spec::runtime::{Linux, Spec};
 
-use super::namespaces::Namespaces;
+use super::mounts::View;
+use super::namespaces::{Birth, Namespaces};
 use super::program::{Builder, HostFd};
 use super::{Context, devices, mounts, process, sysctl, text};
 use crate::hooks::Creating;
@@ -18,15 +19,17 @@ pub(super) fn steps(
     spec: &Spec,
     root: &Path,
     context: &Context<'_>,
-    namespaces: &Namespaces,
+    view: &View<'_>,
 ) -> Result<Option<Slot>> {
+    let namespaces = view.namespaces;
     let linux = spec.linux().as_ref().ok_or_else(|| Error::field("linux", "missing"))?;
     let own = spec.process().as_ref().ok_or_else(|| Error::field("process", "missing"))?;
     let holds = Creating::of(spec).any();
     let tree = attach_root(build, root, holds)?;
-    let mounted = mounts::steps(build, spec, context, namespaces.own_cgroup())?;
-    devices::steps(build, spec)?;
-    process::stdio(build, own, process::For::Container)?;
+    let mounted = mounts::steps(build, spec, context, view)?;
+    devices::steps(build, spec, namespaces.own_user())?;
+    let late = namespaces.birth() == Birth::Late;
+    process::stdio(build, own, process::For::Container, late)?;
     if holds {
         build.push(&Step::Hold {});
     }

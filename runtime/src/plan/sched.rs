@@ -33,6 +33,15 @@ pub(super) fn process_steps(build: &mut Builder, process: &Process) -> Result<()
     Ok(())
 }
 
+/// Whether a process scheduled like that cannot have a child that is.
+pub(super) fn lost_at_birth(process: &Process) -> bool {
+    process.scheduler().as_ref().is_some_and(|scheduler| {
+        let flags = scheduler.flags().as_deref().unwrap_or_default();
+        *scheduler.policy() == LinuxSchedulerPolicy::SchedDeadline
+            || flags.contains(&LinuxSchedulerFlag::SchedResetOnFork)
+    })
+}
+
 /// Steps of `linux.memoryPolicy` and `linux.personality`, for a container.
 pub(super) fn linux_steps(build: &mut Builder, linux: &Linux) -> Result<()> {
     if let Some(policy) = linux.memory_policy() {

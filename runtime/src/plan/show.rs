@@ -35,7 +35,10 @@ impl fmt::Display for Plan {
         if let Some(score) = self.oom_score_adj {
             writeln!(f, "oom_score_adj {score}")?;
         }
-        writeln!(f, "clone with new {}", clone_names(self.clone_flags).join(" "))?;
+        match clone_names(self.clone_flags).join(" ") {
+            names if names.is_empty() => writeln!(f, "clone")?,
+            names => writeln!(f, "clone with new {names}")?,
+        }
         writeln!(f, "descriptors of the host")?;
         for (index, fd) in self.fds.iter().enumerate() {
             writeln!(f, "  #{index} {}", describe(fd))?;
@@ -88,6 +91,9 @@ fn describe(fd: &HostFd) -> String {
         HostFd::Root(path) => format!("root file system {}", path.display()),
         HostFd::Bind { source, recursive: true, .. } => format!("tree at {}", source.display()),
         HostFd::Bind { source, .. } => format!("mount at {}", source.display()),
+        HostFd::Device { source, major, minor, .. } => {
+            format!("device node {} ({major}:{minor})", source.display())
+        }
         HostFd::CgroupTree(index) => format!("directory of the cgroup, hierarchy {index}"),
         HostFd::NullDevice => "null device".to_owned(),
         HostFd::Stdio(n) => ["standard input", "standard output", "standard error"]

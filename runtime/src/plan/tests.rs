@@ -254,6 +254,124 @@ fn a_filter_is_loaded_last_with_the_right_to_do_so() {
     }
 }
 
+/// The places of `wanted` in the plan, in this order.
+fn in_order(names: &[&str], wanted: &[&str]) {
+    let mut rest = names.iter();
+    for name in wanted {
+        assert!(rest.any(|found| found == name), "no {name} in its place in {names:?}");
+    }
+}
+
+const MAPS: &[(u32, u32, u32)] = &[(0, 100_000, 65_536)];
+
+fn with_users(ranges: &[(u32, u32, u32)]) -> Value {
+    let mut config = config();
+    let ranges: Vec<_> = ranges
+        .iter()
+        .map(|(c, h, s)| json!({ "containerID": c, "hostID": h, "size": s }))
+        .collect();
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    config["linux"]["uidMappings"] = json!(ranges);
+    config["linux"]["gidMappings"] = json!(ranges);
+    config
+}
+
+/// Red when another namespace is made before the user namespace, or something is made by a process
+/// without ids, or outside of the pid namespace whose proc it mounts.
+#[test]
+fn a_user_namespace_owns_all_others_that_are_new() {
+    let plan = plan(with_users(MAPS)).unwrap();
+    assert_eq!(plan.clone_flags, 0);
+    assert!(plan.birth);
+    let names = names(&plan);
+    in_order(
+        &names,
+        &["JoinCgroup", "Unshare", "IdMaps", "NamespaceRoot", "Unshare", "Birth", "MountRoot"],
+    );
+    assert_eq!(names.iter().filter(|name| **name == "Birth").count(), 1);
+    assert!(!names.contains(&"Node"), "nobody makes nodes in a user namespace: {names:?}");
+    let flags: Vec<u32> = plan
+        .program
+        .steps()
+        .filter_map(|step| match step {
+            Step::Unshare { flags } => Some(flags),
+            _ => None,
+        })
+        .collect();
+    let all = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWNET;
+    assert_eq!(flags, [libc::CLONE_NEWUSER as u32, all as u32]);
+    let text = plan.to_string();
+    assert!(text.contains("IdMaps uids=\"0 100000 65536\\n\""), "{text}");
+    assert!(text.contains("device node /dev/null (1:3)"), "{text}");
+}
+
+/// Red when a process is seen in a pid namespace with others in it before it has given up what the
+/// config does not grant, or with a descriptor open.
+#[test]
+fn into_a_shared_pid_namespace_one_is_born_last_of_all() {
+    let mut config = config();
+    config["process"]["terminal"] = json!(true);
+    config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NPROC", "soft": 5, "hard": 6 }]);
+    config["linux"]["namespaces"][0]["path"] = json!("/proc/1/ns/pid");
+    let create = plan(config.clone()).unwrap();
+    let layout = Layout::parse(HYBRID).unwrap();
+    let process: Process = serde_json::from_value(config["process"].clone()).unwrap();
+    let exec =
+        Plan::exec(&process, NEWPID, &layout, SecurityModules::default(), None, None).unwrap();
+    for plan in [create, exec] {
+        assert!(plan.birth);
+        let names = names(&plan);
+        let end = [
+            "RaiseLimit",
+            "Identity",
+            "Program",
+            "Birth",
+            "Session",
+            "TakeTerminal",
+            "Rlimit",
+            "Ready",
+            "Exec",
+        ];
+        assert!(names.ends_with(&end), "{names:?}");
+        assert_eq!(names.iter().filter(|name| **name == "JoinCgroup").count(), 4);
+    }
+}
+
+/// Red when a process that cannot have children scheduled like itself is scheduled before its birth.
+#[test]
+fn a_schedule_that_children_do_not_inherit_comes_after_the_birth() {
+    let mut config = config();
+    config["linux"]["namespaces"][0]["path"] = json!("/proc/1/ns/pid");
+    for (scheduler, first) in [
+        (json!({ "policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3 }), "Birth"),
+        (json!({ "policy": "SCHED_RR", "priority": 1, "flags": ["SCHED_RESET_ON_FORK"] }), "Birth"),
+        (json!({ "policy": "SCHED_RR", "priority": 1 }), "Scheduler"),
+    ] {
+        config["process"]["scheduler"] = scheduler.clone();
+        let names = names(&plan(config.clone()).unwrap());
+        let second = if first == "Birth" { "Scheduler" } else { "Birth" };
+        in_order(&names, &[first, second]);
+        assert_eq!(names.iter().filter(|name| **name == "Birth").count(), 1, "{scheduler}");
+    }
+}
+
+/// Red when a time namespace is entered in a way that costs the container its pid 1, or its clocks
+/// are set after somebody lives in it.
+#[test]
+fn clocks_are_set_before_anybody_lives_by_them() {
+    let mut config = config();
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "time" }));
+    config["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 60 } });
+    let plan = plan(config).unwrap();
+    assert_eq!(plan.clone_flags & (libc::CLONE_NEWPID | 0x80) as u64, 0);
+    in_order(&names(&plan), &["Unshare", "TimeOffsets", "Birth", "MountRoot"]);
+    assert!(plan.to_string().contains("TimeOffsets offsets=\"boottime 60 0\\n\""));
+}
+
 /// Applies `change` to the config and expects an error that starts with `field`.
 fn refused(kind: ErrorKind, field: &str, change: impl FnOnce(&mut Value)) {
     let mut config = config();
@@ -328,6 +446,22 @@ fn wrong_fields_are_named() {
     });
     refused(InvalidInput, "linux.memoryPolicy.nodes", |c| {
         c["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "0-x", "flags": [] });
+    });
+    refused(InvalidInput, "linux.uidMappings: there is no user", |c| {
+        *c = with_users(MAPS);
+        c["linux"]["namespaces"].as_array_mut().unwrap().pop();
+    });
+    refused(InvalidInput, "linux.uidMappings: a new user", |c| *c = with_users(&[]));
+    refused(InvalidInput, "linux.gidMappings: missing", |c| {
+        *c = with_users(MAPS);
+        c["linux"]["gidMappings"] = json!([]);
+    });
+    refused(InvalidInput, "process.user.uid: 7 is not mapped", |c| {
+        *c = with_users(&[(0, 9, 7)]);
+        c["process"]["user"]["uid"] = json!(7);
+    });
+    refused(InvalidInput, "linux.timeOffsets: there is no new time", |c| {
+        c["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 1 } });
     });
     refused(InvalidInput, "hooks.poststop[0].path", |c| {
         c["hooks"] = json!({ "poststop": [{ "path": "x" }] })

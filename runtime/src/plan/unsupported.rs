@@ -20,10 +20,7 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     }
     let Some(linux) = spec.linux() else { return Ok(()) };
     let filled = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    refuse("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()))?;
-    refuse("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()))?;
     refuse("linux.mountLabel", filled(linux.mount_label()))?;
     refuse("linux.intelRdt", linux.intel_rdt().is_some())?;
-    refuse("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()))?;
     refuse("linux.netDevices", linux.net_devices().as_ref().is_some_and(|n| !n.is_empty()))
 }

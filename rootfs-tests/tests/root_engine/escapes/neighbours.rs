@@ -5,13 +5,16 @@ use std::os::fd::AsRawFd;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
-use crate::support::{Arena, LIMIT, Live, payload, tests};
+use crate::support::spy::secret;
+use crate::support::{Arena, Case, LIMIT, Live, payload, tests};
 
 tests!(
     the_program_that_waits_is_sealed,
     an_entrypoint_of_proc_self_exe,
     a_waiting_exec_cannot_be_looked_into,
     execs_are_never_seen_before_their_program,
+    a_tracer_never_sees_the_engine_behind_an_exec,
+    a_tracer_never_sees_the_engine_behind_another_container,
 );
 
 /// CVE-2019-5736: what /proc/1/exe leads to can be changed by nobody. Seen red without F_SEAL_WRITE
@@ -94,10 +97,17 @@ fn a_waiting_exec_cannot_be_looked_into(arena: &Arena) {
 /// Lets a spy look at everything new in its pid namespace while execs come and go; returns what it
 /// saw, one line for each kind of thing.
 fn spy(live: &mut Live, execs: usize) -> Vec<String> {
-    assert_eq!(live.line(), "watching");
-    for _ in 0..execs {
+    spy_on(live, execs, |live| {
         let outcome = live.run(&["/bin/true"]);
         assert_eq!(outcome.code, 0, "{outcome:?}");
+    })
+}
+
+/// The same while `work` is done so many times.
+fn spy_on(live: &mut Live, times: usize, work: impl Fn(&Live)) -> Vec<String> {
+    assert_eq!(live.line(), "watching");
+    for _ in 0..times {
+        work(live);
     }
     fs::write(live.inside("/stop"), "").unwrap();
     let mut seen = Vec::new();
@@ -121,4 +131,58 @@ fn execs_are_never_seen_before_their_program(arena: &Arena) {
     let bad = seen.iter().filter(|line| !line.contains("busybox"));
     assert_eq!(bad.collect::<Vec<_>>(), [""; 0]);
     live.delete();
+}
+
+/// A container that may look into every process it sees, and watches.
+fn tracer<'a>(arena: &'a Arena) -> Case<'a> {
+    let mut case = arena.case(&payload::args("spy", &[]));
+    case.with_payload();
+    case.capabilities(&["CAP_SYS_PTRACE", "CAP_KILL"]);
+    case
+}
+
+/// What a tracer saw must be the program of the container or init with no more than that has: no
+/// other program, no memory, no file and no right of the host's.
+#[track_caller]
+fn assert_nothing_of_the_host(seen: &[String], rights: &str) {
+    assert!(seen.iter().any(|line| line.contains("busybox")), "the spy saw nobody: {seen:?}");
+    let fine = |line: &str| match line.split_once([' ', ':']) {
+        Some(("exe" | "maps", name)) => {
+            name.contains("busybox") || name.starts_with("/memfd:boathook-")
+        }
+        // The last is the file by which it joins the container's own cgroup that counts processes.
+        Some(("fd", name)) => matches!(name, "/" | "/dev/null") || name.ends_with("/tasks"),
+        Some(("CapEff", set)) => set.trim() == rights,
+        _ => false,
+    };
+    let bad = seen.iter().filter(|line| !fine(line));
+    assert_eq!(bad.collect::<Vec<_>>(), [""; 0]);
+}
+
+/// CVE-2016-9962 with CAP_SYS_PTRACE, against which being non-dumpable does not help: nobody is in
+/// the container's pid namespace who has the engine's memory, a descriptor of the host or a right
+/// that the exec does not get. Seen red with a vfork child of the engine born there.
+fn a_tracer_never_sees_the_engine_behind_an_exec(arena: &Arena) {
+    let secret = std::hint::black_box(secret());
+    let mut live = tracer(arena).start();
+    // CAP_KILL and CAP_SYS_PTRACE.
+    assert_nothing_of_the_host(&spy(&mut live, 300), "0000000000080020");
+    live.delete();
+    drop(secret);
+}
+
+/// The same while another container is made that shares the pid namespace.
+fn a_tracer_never_sees_the_engine_behind_another_container(arena: &Arena) {
+    let secret = std::hint::black_box(secret());
+    let mut live = tracer(arena).start();
+    let pids = format!("/proc/{}/ns/pid", live.process.pid());
+    let seen = spy_on(&mut live, 40, |_| {
+        let mut case = arena.case(&["/bin/true"]);
+        case.namespace("pid", Some(&pids));
+        case.capabilities(&["CAP_KILL"]);
+        assert_eq!(case.run().code, 0);
+    });
+    assert_nothing_of_the_host(&seen, "0000000000000020");
+    live.delete();
+    drop(secret);
 }

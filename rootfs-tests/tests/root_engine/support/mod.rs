@@ -7,7 +7,7 @@ pub(crate) mod harness;
 pub(crate) mod live;
 pub(crate) mod mountinfo;
 pub(crate) mod payload;
-mod spy;
+pub(crate) mod spy;
 pub(crate) mod streams;
 #[allow(unsafe_code, reason = "system calls that no crate wraps")]
 pub(crate) mod sys;

@@ -1,0 +1,167 @@
+//! Ids of a user namespace: `linux.uidMappings` and `linux.gidMappings`.
+
+use std::ffi::CString;
+use std::fmt::Write as _;
+
+use oci_spec::runtime::{Linux, LinuxIdMapping, Process};
+
+use super::text;
+use crate::{Error, Result};
+
+/// Most ranges that the kernel takes (user_namespaces(7), since Linux 4.15).
+const RANGES_MAX: usize = 340;
+
+/// Checked maps of users and groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct IdMaps {
+    uids: Vec<LinuxIdMapping>,
+    gids: Vec<LinuxIdMapping>,
+}
+
+impl IdMaps {
+    /// The maps of a config, if it has any.
+    pub(super) fn of(linux: &Linux) -> Result<Option<Self>> {
+        let uids = linux.uid_mappings().as_deref().unwrap_or_default();
+        let gids = linux.gid_mappings().as_deref().unwrap_or_default();
+        let missing = |field: &str| Error::field(field, "missing, and the other one is there");
+        match (uids.is_empty(), gids.is_empty()) {
+            (true, true) => return Ok(None),
+            (true, false) => return Err(missing("linux.uidMappings")),
+            (false, true) => return Err(missing("linux.gidMappings")),
+            (false, false) => {}
+        }
+        let uids = checked("linux.uidMappings", uids)?;
+        let gids = checked("linux.gidMappings", gids)?;
+        Ok(Some(Self { uids, gids }))
+    }
+
+    /// The lines of `/proc/PID/uid_map`.
+    pub(super) fn uid_lines(&self) -> Result<CString> {
+        lines("linux.uidMappings", &self.uids)
+    }
+
+    /// The lines of `/proc/PID/gid_map`.
+    pub(super) fn gid_lines(&self) -> Result<CString> {
+        lines("linux.gidMappings", &self.gids)
+    }
+
+    /// An id that is not mapped does not exist inside.
+    pub(super) fn check_process(&self, process: &Process) -> Result<()> {
+        let user = process.user();
+        has("process.user.uid", &self.uids, user.uid())?;
+        has("process.user.gid", &self.gids, user.gid())?;
+        for gid in user.additional_gids().iter().flatten() {
+            has("process.user.additionalGids", &self.gids, *gid)?;
+        }
+        Ok(())
+    }
+}
+
+fn has(field: &str, ranges: &[LinuxIdMapping], id: u32) -> Result<()> {
+    if ranges.iter().any(|range| holds(range.container_id(), range.size(), id)) {
+        return Ok(());
+    }
+    Err(Error::field(field, format!("{id} is not mapped in the container's user namespace")))
+}
+
+fn holds(first: u32, count: u32, id: u32) -> bool {
+    id.checked_sub(first).is_some_and(|offset| offset < count)
+}
+
+/// What the kernel would refuse without saying why.
+fn checked(field: &str, ranges: &[LinuxIdMapping]) -> Result<Vec<LinuxIdMapping>> {
+    if ranges.len() > RANGES_MAX {
+        let problem = format!("{} ranges are more than {RANGES_MAX}", ranges.len());
+        return Err(Error::field(field, problem));
+    }
+    for (index, range) in ranges.iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        if range.size() == 0 {
+            return Err(Error::field(format!("{field}.size"), "must not be 0"));
+        }
+        for (name, first) in [("containerID", range.container_id()), ("hostID", range.host_id())] {
+            // The last id there could be is none: it stands for "unchanged".
+            if first.checked_add(range.size()).is_none() {
+                let problem =
+                    format!("{first} and {} ids from there end above 4294967294", range.size());
+                return Err(Error::field(format!("{field}.{name}"), problem));
+            }
+        }
+        for (earlier, other) in ranges.iter().take(index).enumerate() {
+            let sides = [
+                ("containerID", range.container_id(), other.container_id()),
+                ("hostID", range.host_id(), other.host_id()),
+            ];
+            for (name, one, two) in sides {
+                if holds(one, range.size(), two) || holds(two, other.size(), one) {
+                    let problem = format!("{one} overlaps with range {earlier}");
+                    return Err(Error::field(format!("{field}.{name}"), problem));
+                }
+            }
+        }
+    }
+    if !ranges.iter().any(|range| range.container_id() == 0) {
+        return Err(Error::field(field, "id 0 of the container is not mapped"));
+    }
+    Ok(ranges.to_vec())
+}
+
+fn lines(field: &str, ranges: &[LinuxIdMapping]) -> Result<CString> {
+    let mut text = String::new();
+    for range in ranges {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{} {} {}", range.container_id(), range.host_id(), range.size());
+    }
+    // The kernel takes less than a page, in one write.
+    if text.len() >= 4096 {
+        return Err(Error::field(
+            field,
+            format!("{} bytes of text are more than 4095", text.len()),
+        ));
+    }
+    text::c_string(field, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn ranges(triples: &[(u32, u32, u32)]) -> Vec<LinuxIdMapping> {
+        let all: Vec<_> = triples
+            .iter()
+            .map(|(c, h, s)| json!({ "containerID": c, "hostID": h, "size": s }))
+            .collect();
+        serde_json::from_value(json!(all)).unwrap()
+    }
+
+    #[test]
+    fn maps_become_lines_of_the_kernel() {
+        let maps = checked("f", &ranges(&[(0, 100_000, 1000), (1000, 5, 1)])).unwrap();
+        assert_eq!(lines("f", &maps).unwrap().as_c_str(), c"0 100000 1000\n1000 5 1\n");
+        assert!(has("u", &maps, 1000).is_ok() && has("u", &maps, 0).is_ok());
+        assert!(has("u", &maps, 1001).is_err());
+    }
+
+    #[test]
+    fn what_the_kernel_would_refuse_is_told_by_field() {
+        let max = u32::MAX;
+        for (triples, want) in [
+            (&[(0, 0, 0)][..], "f[0].size"),
+            (&[(0, 5, max), (7, 9, 1)], "f[0].hostID: 5 and"),
+            (&[(0, 1, 10), (max, 100, 1)], "f[1].containerID: 4294967295 and"),
+            (&[(0, 1000, 10), (9, 5000, 10)], "f[1].containerID: 9 overlaps with range 0"),
+            (&[(0, 1000, 10), (10, 991, 10)], "f[1].hostID: 991 overlaps with range 0"),
+            (&[(0, 1000, 10), (10, 1000, 1)], "f[1].hostID: 1000 overlaps with range 0"),
+            (&[(1, 1000, 10)], "f: id 0"),
+        ] {
+            let text = checked("f", &ranges(triples)).unwrap_err().to_string();
+            assert!(text.starts_with(want), "{text}");
+        }
+        let many: Vec<_> = (0..341).map(|n| (n, n, 1)).collect();
+        assert!(checked("f", &ranges(&many)).unwrap_err().to_string().contains("more than 340"));
+        let wide: Vec<_> = (0..340).map(|n| (n, 4_000_000_000 + n, 1)).collect();
+        let wide = checked("f", &ranges(&wide)).unwrap();
+        assert!(lines("f", &wide).unwrap_err().to_string().contains("4095"));
+    }
+}
