@@ -2,18 +2,17 @@
 //! can do it (splice between pipes), and without one that stays resident where
 //! it cannot.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::endpoint::Output;
+use super::endpoint::{Client, Output};
 use super::{DRAIN_LIMIT, Phase};
 use crate::failure::Result;
 use crate::watch::{Watched, is_ready, ready, watch};
@@ -34,8 +33,10 @@ pub(super) enum Source {
 /// Where bytes go.
 #[derive(Debug)]
 pub(super) enum Destination {
-    /// A pipe or fifo; non-blocking.
+    /// A pipe; non-blocking.
     Pipe(OwnedFd),
+    /// A fifo, and what is known of whoever reads it; non-blocking.
+    Fifo(OwnedFd, Client),
     /// A terminal's master side; non-blocking.
     Terminal(OwnedFd),
     /// A file, written at once.
@@ -47,7 +48,7 @@ pub(super) enum Destination {
 impl From<Output> for Destination {
     fn from(output: Output) -> Self {
         match output {
-            Output::Fifo(fd) => Self::Pipe(fd),
+            Output::Fifo(fd, client) => Self::Fifo(fd, client),
             Output::File(fd) => Self::File(fd),
         }
     }
@@ -55,11 +56,36 @@ impl From<Output> for Destination {
 
 /// What one attempt to move bytes met.
 enum Step {
-    Moved,
+    /// This many bytes have gone on.
+    Moved(u64),
     SourceEmpty,
     DestinationFull,
     /// End of file, or nobody can take the bytes any more.
     Over,
+}
+
+/// How long a stream that is to be forgotten waits for a reader it should have.
+const READER_LIMIT: Duration = Duration::from_secs(5);
+/// Longest pause between two looks for a reader.
+const LOOK: Duration = Duration::from_millis(32);
+
+/// The end of a process, as the copy of its output saw it.
+#[derive(Clone, Copy)]
+struct End {
+    /// Bytes the process had written itself and that have not gone on yet.
+    owed: u64,
+    /// When to stop waiting for more.
+    limit: Instant,
+    forgotten: bool,
+}
+
+impl End {
+    fn forget(&mut self) {
+        if !self.forgotten {
+            self.forgotten = true;
+            self.limit = self.limit.max(Instant::now() + READER_LIMIT);
+        }
+    }
 }
 
 /// Copies output until it ends; see [`super`] for when that is.
@@ -68,17 +94,28 @@ pub(super) fn output(
     destination: Destination,
     mut phase: watch::Receiver<Phase>,
 ) -> Result<impl Future<Output = ()> + Send + 'static> {
-    let late = Late::of(&destination, phase.clone());
+    let (destination, late) = match destination {
+        Destination::Fifo(fifo, client) => {
+            (Destination::Pipe(fifo), Some(Late { client, phase: phase.clone() }))
+        }
+        other => (other, None),
+    };
     let mut copy = Copy::new(source, destination)?;
     let copying = async move {
-        let mut limit = None;
+        let mut end: Option<End> = None;
         loop {
             let now = *phase.borrow_and_update();
-            if now != Phase::Running && limit.is_none() {
-                limit = Some(Instant::now() + DRAIN_LIMIT);
+            if now != Phase::Running {
+                let end = end.get_or_insert_with(|| copy.end());
+                if now == Phase::Forgotten {
+                    end.forget();
+                }
             }
             let ready = match copy.step() {
-                Step::Moved => {
+                Step::Moved(count) => {
+                    if let Some(end) = &mut end {
+                        end.owed = end.owed.saturating_sub(count);
+                    }
                     tokio::task::coop::consume_budget().await;
                     continue;
                 }
@@ -87,11 +124,14 @@ pub(super) fn output(
                 Step::DestinationFull => Wanted::Destination,
                 Step::Over => return,
             };
+            // What nobody reads while the daemon is away is kept for its return.
+            let kept = |end: &End| ready == Wanted::Destination && end.owed > 0;
+            let limit = end.filter(|end| end.forgotten || !kept(end));
             tokio::select! {
                 () = copy.ready(ready) => {}
                 // Fails when the streams are dropped, and this task with them.
                 changed = phase.changed() => if changed.is_err() { return },
-                () = at(limit) => return,
+                () = at(limit.map(|end| end.limit)) => return,
             }
         }
     };
@@ -103,45 +143,59 @@ pub(super) fn output(
     })
 }
 
-/// How long after its start a stream that is over waits for its first reader.
-const READER_LIMIT: Duration = Duration::from_secs(2);
-
-/// A fifo that must not be closed before its client has opened it: a process
-/// may be over so soon that the client's open comes later, and an open for
-/// reading waits for a writer for ever. Our own end counts as a reader, so
-/// this is a second one that does not.
+/// A fifo that must not be closed while nobody reads it: what is in it would
+/// be gone, and a client that opens it later would wait for a writer for ever.
+/// A client may be that late because a process was over at once, or because
+/// the daemon was away when it ended.
 struct Late {
-    writer: OwnedFd,
-    until: Instant,
+    client: Client,
     phase: watch::Receiver<Phase>,
 }
 
 impl Late {
-    fn of(destination: &Destination, phase: watch::Receiver<Phase>) -> Option<Self> {
-        let Destination::Pipe(fifo) = destination else { return None };
-        let again = format!("/proc/self/fd/{}", fifo.as_raw_fd());
-        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let writer = rustix::fs::open(again, flags, Mode::empty()).ok()?;
-        Some(Self { writer, until: Instant::now() + READER_LIMIT, phase })
-    }
-
-    /// The kernel has no event for "somebody opened a fifo", so it is asked
-    /// for at growing intervals, and only by streams that ended at once.
-    async fn wait(self) {
+    /// Ends when somebody reads, or when the process is forgotten and a
+    /// reader is not expected any more.
+    ///
+    /// The kernel counts readers but has no event for the first one that does
+    /// not cost a descriptor of its kind (inotify(7)), so it is asked at growing
+    /// intervals; a process that has been dead for long has no client that is
+    /// about to come, and then only Delete matters.
+    async fn wait(mut self) {
+        let patient = Instant::now() + DRAIN_LIMIT;
         let mut pause = Duration::from_millis(1);
-        while self.nobody_reads()
-            && Instant::now() < self.until
-            && *self.phase.borrow() != Phase::Forgotten
-        {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(32));
+        let mut forgotten = None;
+        while !self.client.reads() {
+            if *self.phase.borrow_and_update() == Phase::Forgotten && forgotten.is_none() {
+                forgotten = Some(Instant::now() + READER_LIMIT);
+            }
+            match forgotten {
+                Some(until) if self.client.seen || Instant::now() >= until => return,
+                Some(_) => tokio::time::sleep(pause).await,
+                None if Instant::now() >= patient => {
+                    if self.phase.changed().await.is_err() {
+                        return;
+                    }
+                }
+                None => {
+                    let changed = self.phase.changed();
+                    if let Ok(Err(_)) = tokio::time::timeout(pause, changed).await {
+                        return;
+                    }
+                }
+            }
+            pause = (pause * 2).min(LOOK);
         }
     }
+}
 
-    fn nobody_reads(&self) -> bool {
+impl Client {
+    /// Whether somebody has the fifo open for reading, now that our own
+    /// descriptor, which counts as a reader, is closed.
+    fn reads(&self) -> bool {
         let mut fds = [PollFd::new(&self.writer, PollFlags::empty())];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        matches!(poll(&mut fds, Some(&now)), Ok(1)) && fds[0].revents().contains(PollFlags::ERR)
+        // POLLERR is how a pipe says that nobody reads (poll(2)).
+        !matches!(poll(&mut fds, Some(&now)), Ok(1)) || !fds[0].revents().contains(PollFlags::ERR)
     }
 }
 
@@ -154,7 +208,7 @@ pub(super) fn input(
     Ok(async move {
         loop {
             match copy.step() {
-                Step::Moved => tokio::task::coop::consume_budget().await,
+                Step::Moved(_) => tokio::task::coop::consume_budget().await,
                 Step::SourceEmpty => copy.ready(Wanted::Source).await,
                 Step::DestinationFull => copy.ready(Wanted::Destination).await,
                 Step::Over => return,
@@ -170,7 +224,7 @@ async fn at(limit: Option<Instant>) {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Source,
     Destination,
@@ -196,7 +250,7 @@ impl Copy {
         let pipes = matches!((&source, &destination), (Source::Pipe(_), Destination::Pipe(_)));
         let (Source::Pipe(source) | Source::Terminal(source)) = source;
         let destination = match destination {
-            Destination::Pipe(fd) | Destination::Terminal(fd) => {
+            Destination::Pipe(fd) | Destination::Fifo(fd, _) | Destination::Terminal(fd) => {
                 Sink::Watched(watch(fd, Interest::WRITABLE)?)
             }
             Destination::File(fd) => Sink::File(fd),
@@ -204,6 +258,14 @@ impl Copy {
         };
         let source = watch(source, Interest::READABLE)?;
         Ok(Self { source, destination, spliced: pipes, pending: Vec::new() })
+    }
+
+    /// What is still to be moved at the end of the process.
+    fn end(&self) -> End {
+        // A terminal cannot tell; its kernel buffer is small.
+        let unread = ioctl_fionread(self.source.get_ref()).unwrap_or(0);
+        let owed = unread.saturating_add(self.pending.len() as u64);
+        End { owed, limit: Instant::now() + DRAIN_LIMIT, forgotten: false }
     }
 
     fn step(&mut self) -> Step {
@@ -221,22 +283,24 @@ impl Copy {
                 Ok(0) => return Step::Over,
                 Ok(n) => {
                     let left = self.write(&buffer[..n]);
-                    return left.map_or(Step::Over, |left| self.keep(&buffer[n - left..n]));
+                    return left.map_or(Step::Over, |left| self.keep(n, &buffer[n - left..n]));
                 }
                 Err(Errno::AGAIN) => return Step::SourceEmpty,
-                Err(Errno::INTR) => return Step::Moved,
+                Err(Errno::INTR) => return Step::Moved(0),
                 // EIO: the last process has closed the terminal (pty(7)).
                 Err(_) => return Step::Over,
             }
         }
         let pending = std::mem::take(&mut self.pending);
         let left = self.write(&pending);
-        left.map_or(Step::Over, |left| self.keep(&pending[pending.len() - left..]))
+        let all = pending.len();
+        left.map_or(Step::Over, |left| self.keep(all, &pending[all - left..]))
     }
 
-    fn keep(&mut self, rest: &[u8]) -> Step {
+    /// Keeps what could not be written of `all` bytes.
+    fn keep(&mut self, all: usize, rest: &[u8]) -> Step {
         if rest.is_empty() {
-            return Step::Moved;
+            return Step::Moved(all as u64);
         }
         self.pending = rest.to_vec();
         Step::DestinationFull
@@ -282,11 +346,12 @@ fn splice_step(from: &OwnedFd, to: &OwnedFd) -> Step {
     let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
     match splice(from, None, to, None, SPLICE_MAX, flags) {
         Ok(0) => Step::Over,
-        Ok(_) | Err(Errno::INTR) => Step::Moved,
+        Ok(count) => Step::Moved(count as u64),
+        Err(Errno::INTR) => Step::Moved(0),
         // splice(2) does not say which side it could not go on with.
         Err(Errno::AGAIN) if !is_ready(from.as_fd(), PollFlags::IN) => Step::SourceEmpty,
         Err(Errno::AGAIN) if !is_ready(to.as_fd(), PollFlags::OUT) => Step::DestinationFull,
-        Err(Errno::AGAIN) => Step::Moved,
+        Err(Errno::AGAIN) => Step::Moved(0),
         Err(_) => Step::Over,
     }
 }

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::failure::{Failure, Result};
 
@@ -25,9 +26,20 @@ pub(super) struct Input {
 #[derive(Debug)]
 pub(super) enum Output {
     /// Opened for reading too, so that it has a reader when no client has it open.
-    Fifo(OwnedFd),
+    Fifo(OwnedFd, Client),
     /// Anything that is not a fifo.
     File(OwnedFd),
+}
+
+/// The client at the other end of an output fifo.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Keeps the fifo alive, and tells whether anybody reads it once our own
+    /// reader is closed.
+    pub(super) writer: OwnedFd,
+    /// Whether there was a reader, or one waiting in open(2), when we came.
+    /// Then it has what it needs, and if it is gone it does not want more.
+    pub(super) seen: bool,
 }
 
 /// Opens the value of `stdin`.
@@ -47,10 +59,28 @@ pub(super) fn input(value: &str) -> Result<Option<Input>> {
 pub(super) fn output(name: &str, value: &str) -> Result<Option<Output>> {
     let Some(path) = path(name, value)? else { return Ok(None) };
     let output = match is_fifo(name, &path)? {
-        true => Output::Fifo(open(name, &path, OFlags::RDWR | OFlags::NONBLOCK)?),
+        true => fifo(name, &path)?,
         false => Output::File(open(name, &path, OFlags::WRONLY | OFlags::APPEND)?),
     };
     Ok(Some(output))
+}
+
+fn fifo(name: &str, path: &Path) -> Result<Output> {
+    let open = |flags| {
+        let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty())
+    };
+    let unusable = |errno| unusable(name, path, errno);
+    // fifo(7): without a reader this fails with ENXIO.
+    let early = match open(OFlags::WRONLY) {
+        Ok(writer) => Some(writer),
+        Err(Errno::NXIO) => None,
+        Err(errno) => return Err(unusable(errno)),
+    };
+    let both = open(OFlags::RDWR).map_err(unusable)?;
+    let seen = early.is_some();
+    let writer = early.map_or_else(|| open(OFlags::WRONLY), Ok).map_err(unusable)?;
+    Ok(Output::Fifo(both, Client { writer, seen }))
 }
 
 fn path(name: &str, value: &str) -> Result<Option<PathBuf>> {

@@ -100,6 +100,94 @@ fn output_waits_for_a_reader_that_comes_back() {
     });
 }
 
+/// Reads to the end, in a thread.
+async fn all(path: &str) -> Vec<u8> {
+    let path = path.to_owned();
+    within(move || {
+        let mut got = Vec::new();
+        reader(&path).read_to_end(&mut got).unwrap();
+        got
+    })
+    .await
+}
+
+/// Lets tasks do all they can do without waiting.
+async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_client_that_comes_after_delete_was_asked_for_misses_nothing() {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path(), "out");
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let mut streams = prepared.connect().unwrap();
+        File::from(ends.stdout.take().unwrap()).write_all(b"short life").unwrap();
+        streams.process_ended();
+        let drained = tokio::spawn(streams.drained());
+        settle().await;
+        assert_eq!(all(&path).await, b"short life");
+        tokio::time::timeout(SOON, drained).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn last_words_wait_for_a_daemon_that_is_away() {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path(), "out");
+        let before = reader(&path);
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let mut streams = prepared.connect().unwrap();
+        drop(before);
+        File::from(ends.stdout.take().unwrap()).write_all(b"last words").unwrap();
+        streams.process_ended();
+        settle().await;
+        assert_eq!(all(&path).await, b"last words");
+    });
+}
+
+#[test]
+fn more_than_a_fifo_holds_waits_for_longer_than_the_limit() {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path(), "out");
+        let before = reader(&path);
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let mut streams = prepared.connect().unwrap();
+        drop(before);
+        let mut process = File::from(ends.stdout.take().unwrap());
+        // The fifo full, and half a pipe more.
+        let data = pattern(fcntl_getpipe_size(process.as_fd()).unwrap() * 3 / 2);
+        let sent = data.clone();
+        within(move || process.write_all(&sent).unwrap()).await;
+        streams.process_ended();
+        tokio::time::sleep(DRAIN_LIMIT + Duration::from_millis(100)).await;
+        let got = all(&path).await;
+        assert!(got == data, "{} of {} bytes", got.len(), data.len());
+    });
+}
+
+#[test]
+fn a_client_that_has_left_does_not_hold_up_delete() {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path(), "out");
+        let client = reader(&path);
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let mut streams = prepared.connect().unwrap();
+        drop(client);
+        File::from(ends.stdout.take().unwrap()).write_all(b"unread").unwrap();
+        streams.process_ended();
+        let drained = tokio::spawn(streams.drained());
+        settle().await;
+        assert!(drained.is_finished(), "something was waited for");
+    });
+}
+
 #[test]
 fn a_background_child_does_not_hold_up_the_end() {
     runtime().block_on(async {
