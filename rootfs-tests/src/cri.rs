@@ -1,11 +1,13 @@
 //! The kubelet's side of the Container Runtime Interface, version 1.
 
 mod messages;
+mod streaming;
 
 pub use messages::*;
+pub use streaming::{Ended, Forward, Session};
 
 use crate::error::{Error, Result};
-use crate::grpc::Connection;
+use crate::grpc::{Connection, Subscription};
 use crate::image::{BUSYBOX, PAUSE};
 use std::path::Path;
 use std::time::Duration;
@@ -178,6 +180,64 @@ impl Cri {
         let cmd = cmd.iter().map(|&word| word.to_owned()).collect();
         let request = ExecSyncRequest { container_id: container.into(), cmd, timeout };
         self.call(method!("ExecSync"), request)
+    }
+
+    /// Starts a command that is talked to over the daemon's streaming server.
+    ///
+    /// # Errors
+    /// The server's refusal, or its streaming server's.
+    pub fn exec_stream(&self, request: ExecRequest) -> Result<Session> {
+        let answer: UrlResponse = self.call(method!("Exec"), request)?;
+        Session::open(&answer.url)
+    }
+
+    /// Joins the streams of a container's first process.
+    ///
+    /// # Errors
+    /// The server's refusal, or its streaming server's.
+    pub fn attach(&self, request: AttachRequest) -> Result<Session> {
+        let answer: UrlResponse = self.call(method!("Attach"), request)?;
+        Session::open(&answer.url)
+    }
+
+    /// Opens one connection to a port inside a pod.
+    ///
+    /// # Errors
+    /// The server's refusal, or its streaming server's.
+    pub fn forward(&self, pod: &str, port: u16) -> Result<Forward> {
+        let request =
+            PortForwardRequest { pod_sandbox_id: pod.into(), port: vec![i32::from(port)] };
+        let answer: UrlResponse = self.call(method!("PortForward"), request)?;
+        Forward::open(&answer.url, port)
+    }
+
+    /// What happens to containers from now on; nothing says from when but the first event.
+    ///
+    /// # Errors
+    /// The daemon's socket is gone; a refusal comes with the first event.
+    pub fn events(&self) -> Result<Subscription<ContainerEventResponse>> {
+        self.connection.subscribe(method!("GetContainerEvents"), Nothing {})
+    }
+
+    /// What a pod uses.
+    ///
+    /// # Errors
+    /// The server's refusal, or an answer without stats.
+    pub fn pod_stats(&self, pod: &str) -> Result<PodSandboxStats> {
+        let request = PodSandboxStatsRequest { pod_sandbox_id: pod.into() };
+        let answer: PodSandboxStatsResponse = self.call(method!("PodSandboxStats"), request)?;
+        answer.stats.ok_or_else(|| Error::check(format!("{pod} has no stats")))
+    }
+
+    /// What all pods use.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub fn list_pod_stats(&self) -> Result<Vec<PodSandboxStats>> {
+        let request = ListPodSandboxStatsRequest { filter: None };
+        let answer: ListPodSandboxStatsResponse =
+            self.call(method!("ListPodSandboxStats"), request)?;
+        Ok(answer.stats)
     }
 
     /// What a container uses.

@@ -1,10 +1,13 @@
-//! Unary gRPC calls over a unix socket, from code that is not async.
+//! gRPC over a unix socket, from code that is not async.
 
 use crate::error::{Context, Error, Result};
 use http::uri::PathAndQuery;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -13,6 +16,7 @@ use tonic_prost::ProstCodec;
 /// A connection with the thread that drives it.
 #[derive(Debug)]
 pub struct Connection {
+    socket: PathBuf,
     runtime: Runtime,
     channel: Channel,
 }
@@ -33,7 +37,7 @@ impl Connection {
         let endpoint =
             Endpoint::from_shared(format!("unix://{}", socket.display())).map_err(failed)?;
         let channel = runtime.block_on(endpoint.connect()).map_err(failed)?;
-        Ok(Self { runtime, channel })
+        Ok(Self { socket: socket.to_owned(), runtime, channel })
     }
 
     /// Calls `/package.Service/Method` and waits at most `within` for the answer.
@@ -63,6 +67,87 @@ impl Connection {
             Ok(answer) => Ok(answer.into_inner()),
             Err(status) => Err(refusal(method, &status)),
         }
+    }
+
+    /// Calls a method that answers with a stream of messages, over a connection of its own.
+    ///
+    /// # Errors
+    /// Nobody listens there. What the server says of the call itself comes with the first message.
+    pub fn subscribe<Q, A>(&self, method: &'static str, request: Q) -> Result<Subscription<A>>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        let own = Self::open(&self.socket)?;
+        let (sender, messages) = channel();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            own.runtime.block_on(async {
+                tokio::select! {
+                    () = follow::<Q, A>(own.channel.clone(), method, request, sender) => {}
+                    // Either way the subscriber has had enough.
+                    _ = stopped => {}
+                }
+            });
+        });
+        Ok(Subscription { messages, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+/// Messages that a server sends one by one.
+#[derive(Debug)]
+pub struct Subscription<A> {
+    messages: Receiver<Result<A>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<A> Subscription<A> {
+    /// The next message; none within this time.
+    ///
+    /// # Errors
+    /// The server's refusal, or its end.
+    pub fn next(&self, within: Duration) -> Result<Option<A>> {
+        match self.messages.recv_timeout(within) {
+            Ok(message) => message.map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::check("the stream has ended")),
+        }
+    }
+}
+
+impl<A> Drop for Subscription<A> {
+    fn drop(&mut self) {
+        self.stop = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+async fn follow<Q, A>(
+    channel: Channel,
+    method: &'static str,
+    request: Q,
+    messages: Sender<Result<A>>,
+) where
+    Q: prost::Message + Send + Sync + 'static,
+    A: prost::Message + Default + Send + Sync + 'static,
+{
+    let mut client = Grpc::new(channel);
+    let told = async {
+        let ready = client.ready().await;
+        ready.map_err(|error| Status::unavailable(error.to_string()))?;
+        let path = PathAndQuery::from_static(method);
+        let codec = ProstCodec::<Q, A>::default();
+        let answer = client.server_streaming(tonic::Request::new(request), path, codec).await?;
+        let mut stream = answer.into_inner();
+        while let Some(message) = stream.message().await? {
+            let _ = messages.send(Ok(message));
+        }
+        Ok(())
+    };
+    let ended: Result<(), Status> = told.await;
+    if let Err(status) = ended {
+        let _ = messages.send(Err(refusal(method, &status)));
     }
 }
 

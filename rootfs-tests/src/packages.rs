@@ -26,6 +26,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What is wanted of each release; apt adds what these need.
+///
+/// None of the releases has a package of nerdctl; what it asks of a shim (`ctr`'s calls, `binary://`
+/// logs, host or no network) is asked by the suites themselves.
 const WANTED: [&str; 6] =
     ["containerd", "runc", "crun", "busybox-static", "containernetworking-plugins", "patchelf"];
 

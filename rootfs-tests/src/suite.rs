@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The releases that every scenario runs on.
-pub const RELEASES: [Release; 2] = [Release::Bookworm, Release::Sid];
+pub const RELEASES: [Release; 3] = [Release::Bookworm, Release::Trixie, Release::Sid];
 
 /// Whose shim runs the containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,17 @@ pub struct Scene<'a> {
 
 /// A test: succeeds, or says what is wrong.
 pub type Scenario = fn(&mut Scene<'_>) -> Result<()>;
+
+/// A line of a suite's table.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The last part of the test's name.
+    pub name: &'static str,
+    /// What it does.
+    pub scenario: Scenario,
+    /// Where it runs. What a release lacks has an entry of its own that sees the daemon refuse it.
+    pub releases: &'static [Release],
+}
 
 impl Scene<'_> {
     /// A CRI client; the images are known to CRI.
@@ -282,7 +293,7 @@ fn end(shared: &Shared, release: Release) -> Result<()> {
 
 /// Runs scenarios as `cargo test` does, with its arguments and its output.
 #[must_use]
-pub fn main(scenarios: &[(&'static str, Scenario)]) -> ExitCode {
+pub fn main(entries: &[Entry]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // A census counts the whole machine.
     arguments.test_threads = Some(1);
@@ -290,7 +301,8 @@ pub fn main(scenarios: &[(&'static str, Scenario)]) -> ExitCode {
     let mut trials = Vec::new();
     for release in RELEASES {
         for runtime in Runtime::ALL {
-            for &(name, scenario) in scenarios {
+            for entry in entries.iter().filter(|entry| entry.releases.contains(&release)) {
+                let (name, scenario) = (entry.name, entry.scenario);
                 let shared = Arc::clone(&shared);
                 let title = format!("{release}::{runtime}::{name}");
                 trials.push(Trial::test(title, move || {
@@ -318,11 +330,21 @@ pub fn main(scenarios: &[(&'static str, Scenario)]) -> ExitCode {
 }
 
 /// The program of a suite: its `main`, and a table of the scenarios that follow.
+///
+/// `scenario on [Sid]` runs with those releases only, all others with every release.
 #[macro_export]
 macro_rules! suite {
-    ($($scenario:ident),+ $(,)?) => {
+    ($($scenario:ident $(on [$($release:ident),+])?),+ $(,)?) => {
         fn main() -> std::process::ExitCode {
-            $crate::suite::main(&[$((stringify!($scenario), $scenario)),+])
+            $crate::suite::main(&[$(
+                $crate::suite::Entry {
+                    name: stringify!($scenario),
+                    scenario: $scenario,
+                    releases: $crate::suite!(@releases $($($release),+)?),
+                }
+            ),+])
         }
     };
+    (@releases) => { &$crate::suite::RELEASES };
+    (@releases $($release:ident),+) => { &[$($crate::packages::Release::$release),+] };
 }

@@ -148,7 +148,7 @@ fn kill_all(scene: &mut Scene<'_>) -> Result<()> {
     scene.start(&[], &id, &["sh", "-c", script])?;
     made(scene, &id, "/ready")?;
     scene.ctr.ok(&["task", "kill", "--all", "--signal", "SIGTERM", &id])?;
-    if scene.runtime == Runtime::Runc && scene.daemon.packages().release != Release::Bookworm {
+    if scene.runtime == Runtime::Runc && scene.daemon.packages().release == Release::Sid {
         made(scene, &id, "/told")?;
         return scene.remove(&id);
     }

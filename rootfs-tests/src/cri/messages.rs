@@ -99,6 +99,17 @@ messages! {
         pid: i32 = (enumeration = "NamespaceMode", tag = "2"),
         ipc: i32 = (enumeration = "NamespaceMode", tag = "3"),
         target_id: String = (string, tag = "4"),
+        userns_options: Option<UserNamespace> = (message, optional, tag = "5"),
+    }
+    UserNamespace {
+        mode: i32 = (enumeration = "NamespaceMode", tag = "1"),
+        uids: Vec<IdMapping> = (message, repeated, tag = "2"),
+        gids: Vec<IdMapping> = (message, repeated, tag = "3"),
+    }
+    IdMapping {
+        host_id: u32 = (uint32, tag = "1"),
+        container_id: u32 = (uint32, tag = "2"),
+        length: u32 = (uint32, tag = "3"),
     }
     Int64Value { value: i64 = (int64, tag = "1") }
     UInt64Value { value: u64 = (uint64, tag = "1") }
@@ -152,6 +163,8 @@ messages! {
         readonly: bool = (bool, tag = "3"),
         selinux_relabel: bool = (bool, tag = "4"),
         propagation: i32 = (enumeration = "MountPropagation", tag = "5"),
+        uid_mappings: Vec<IdMapping> = (message, repeated, tag = "6"),
+        gid_mappings: Vec<IdMapping> = (message, repeated, tag = "7"),
         recursive_read_only: bool = (bool, tag = "8"),
     }
     Device {
@@ -270,6 +283,34 @@ messages! {
         stderr: Vec<u8> = (bytes = "vec", tag = "2"),
         exit_code: i32 = (int32, tag = "3"),
     }
+    ExecRequest {
+        container_id: String = (string, tag = "1"),
+        cmd: Vec<String> = (string, repeated, tag = "2"),
+        tty: bool = (bool, tag = "3"),
+        stdin: bool = (bool, tag = "4"),
+        stdout: bool = (bool, tag = "5"),
+        stderr: bool = (bool, tag = "6"),
+    }
+    AttachRequest {
+        container_id: String = (string, tag = "1"),
+        stdin: bool = (bool, tag = "2"),
+        tty: bool = (bool, tag = "3"),
+        stdout: bool = (bool, tag = "4"),
+        stderr: bool = (bool, tag = "5"),
+    }
+    PortForwardRequest {
+        pod_sandbox_id: String = (string, tag = "1"),
+        port: Vec<i32> = (int32, repeated, packed = "true", tag = "2"),
+    }
+    /// ExecResponse, AttachResponse and PortForwardResponse.
+    UrlResponse { url: String = (string, tag = "1") }
+    ContainerEventResponse {
+        container_id: String = (string, tag = "1"),
+        container_event_type: i32 = (enumeration = "ContainerEventType", tag = "2"),
+        created_at: i64 = (int64, tag = "3"),
+        pod_sandbox_status: Option<PodSandboxStatus> = (message, optional, tag = "4"),
+        containers_statuses: Vec<ContainerStatus> = (message, repeated, tag = "5"),
+    }
     UpdateContainerResourcesRequest {
         container_id: String = (string, tag = "1"),
         linux: Option<LinuxContainerResources> = (message, optional, tag = "2"),
@@ -298,6 +339,41 @@ messages! {
         metadata: Option<ContainerMetadata> = (message, optional, tag = "2"),
         labels: Map = (map = "string, string", tag = "3"),
         annotations: Map = (map = "string, string", tag = "4"),
+    }
+    PodSandboxStatsRequest { pod_sandbox_id: String = (string, tag = "1") }
+    PodSandboxStatsResponse { stats: Option<PodSandboxStats> = (message, optional, tag = "1") }
+    ListPodSandboxStatsRequest {
+        filter: Option<PodSandboxStatsFilter> = (message, optional, tag = "1"),
+    }
+    PodSandboxStatsFilter {
+        id: String = (string, tag = "1"),
+        label_selector: Map = (map = "string, string", tag = "2"),
+    }
+    ListPodSandboxStatsResponse { stats: Vec<PodSandboxStats> = (message, repeated, tag = "1") }
+    PodSandboxStats {
+        attributes: Option<PodSandboxAttributes> = (message, optional, tag = "1"),
+        linux: Option<LinuxPodSandboxStats> = (message, optional, tag = "2"),
+    }
+    PodSandboxAttributes { id: String = (string, tag = "1") }
+    LinuxPodSandboxStats {
+        cpu: Option<CpuUsage> = (message, optional, tag = "1"),
+        memory: Option<MemoryUsage> = (message, optional, tag = "2"),
+        network: Option<NetworkUsage> = (message, optional, tag = "3"),
+        process: Option<ProcessUsage> = (message, optional, tag = "4"),
+        containers: Vec<ContainerStats> = (message, repeated, tag = "5"),
+    }
+    NetworkUsage {
+        timestamp: i64 = (int64, tag = "1"),
+        default_interface: Option<NetworkInterfaceUsage> = (message, optional, tag = "2"),
+    }
+    NetworkInterfaceUsage {
+        name: String = (string, tag = "1"),
+        rx_bytes: Option<UInt64Value> = (message, optional, tag = "2"),
+        tx_bytes: Option<UInt64Value> = (message, optional, tag = "4"),
+    }
+    ProcessUsage {
+        timestamp: i64 = (int64, tag = "1"),
+        process_count: Option<UInt64Value> = (message, optional, tag = "2"),
     }
     CpuUsage {
         timestamp: i64 = (int64, tag = "1"),
@@ -364,6 +440,16 @@ pub enum ContainerState {
     Running = 1,
     Exited = 2,
     Unknown = 3,
+}
+
+/// What happened to a container or sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum ContainerEventType {
+    Created = 0,
+    Started = 1,
+    Stopped = 2,
+    Deleted = 3,
 }
 
 impl IdMessage {

@@ -1,9 +1,16 @@
 //! Pods and containers through the Container Runtime Interface, as the kubelet drives it.
 
+mod events;
+mod load;
+mod pod;
+mod streaming;
+
+use events::{container_events, no_container_events, pod_stats};
+use load::{execs_until_the_end, rounds, twenty_pods_at_once};
+use pod::{Pod, SLEEP};
 use rootfs_tests::cri::{
-    ContainerConfig, ContainerFilter, ContainerState, Cri, ImageSpec, KeyValue,
-    LinuxContainerResources, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxFilter, PodSandboxState,
+    ContainerConfig, ContainerFilter, ContainerState, ImageSpec, KeyValue, LinuxContainerResources,
+    Mount, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxFilter, PodSandboxState,
 };
 use rootfs_tests::error::{Context, Error, Result};
 use rootfs_tests::image::BUSYBOX;
@@ -11,7 +18,10 @@ use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host, suite};
 use std::fs;
-use std::path::PathBuf;
+use streaming::{
+    attach, attach_to_a_terminal, port_forward, stream_exec, stream_exec_input,
+    stream_exec_on_a_terminal,
+};
 
 suite!(
     version_and_status,
@@ -24,7 +34,17 @@ suite!(
     exec_sync_large_output,
     log_file,
     log_file_is_reopened,
+    log_rotation_loses_nothing,
+    stream_exec,
+    stream_exec_input,
+    stream_exec_on_a_terminal,
+    attach,
+    attach_to_a_terminal,
+    port_forward,
     stats,
+    pod_stats,
+    container_events on [Trixie, Sid],
+    no_container_events on [Bookworm],
     update,
     stop_in_time,
     stop_by_force,
@@ -37,79 +57,15 @@ suite!(
     unknown_ids,
     daemon_restart,
     daemon_killed,
+    twenty_pods_at_once,
+    rounds,
+    execs_until_the_end,
 );
 
 /// A process that says it is ready, ends with code 5 on SIGTERM, and lives otherwise.
 const POLITE: [&str; 3] = ["sh", "-c", "trap 'exit 5' TERM; echo ready; sleep 1000 & wait"];
 /// A process that does not end on SIGTERM.
 const RUDE: [&str; 3] = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"];
-const SLEEP: [&str; 2] = ["sleep", "1000"];
-
-/// A pod that runs, with the client that drives it.
-struct Pod {
-    cri: Cri,
-    id: String,
-    config: PodSandboxConfig,
-    logs: PathBuf,
-}
-
-impl Pod {
-    fn start(scene: &Scene<'_>) -> Result<Self> {
-        Self::with(scene, |_| {})
-    }
-
-    fn with(scene: &Scene<'_>, change: impl FnOnce(&mut PodSandboxConfig)) -> Result<Self> {
-        let cri = scene.cri()?;
-        let logs = scene.daemon.dir().join("pods").join(&scene.id);
-        fs::create_dir_all(&logs).during(|| "make the pod's log directory")?;
-        let parent = format!("/{}", scene.daemon.name());
-        let mut config = PodSandboxConfig::simple(&scene.id, &parent, &logs);
-        change(&mut config);
-        let id = cri.run_pod(&config, scene.runtime.handler())?;
-        Ok(Self { cri, id, config, logs })
-    }
-
-    fn run(&self, config: &ContainerConfig) -> Result<String> {
-        self.cri.run(&self.id, config, &self.config)
-    }
-
-    fn sleeper(&self, name: &str) -> Result<String> {
-        self.run(&ContainerConfig::simple(name, &SLEEP))
-    }
-
-    /// Runs a command and wants success; its standard output without white space round it.
-    fn exec(&self, container: &str, script: &str) -> Result<String> {
-        let said = self.cri.exec(container, &["sh", "-c", script], 20)?;
-        let error = String::from_utf8_lossy(&said.stderr);
-        ensure_eq!(said.exit_code, 0, "exit code of {script:?}, which said {error:?}");
-        Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
-    }
-
-    /// Waits until a container's log holds this line.
-    fn logged(&self, name: &str, line: &str) -> Result<()> {
-        let path = self.logs.join(format!("{name}.log"));
-        wait::until(&format!("{line:?} in {}", path.display()), PATIENCE, || {
-            let text = fs::read_to_string(&path).unwrap_or_default();
-            Ok(text.lines().any(|it| it.ends_with(line)).then_some(()))
-        })
-    }
-
-    fn state(&self, container: &str) -> Result<ContainerState> {
-        let state = self.cri.container_status(container)?.state;
-        ContainerState::try_from(state).map_err(|_| Error::check(format!("state {state}")))
-    }
-
-    fn exited(&self, container: &str) -> Result<()> {
-        wait::until("the container's end", PATIENCE, || {
-            Ok((self.state(container)? == ContainerState::Exited).then_some(()))
-        })
-    }
-
-    fn end(self) -> Result<()> {
-        self.cri.stop_pod(&self.id)?;
-        self.cri.remove_pod(&self.id)
-    }
-}
 
 fn version_and_status(scene: &mut Scene<'_>) -> Result<()> {
     let cri = scene.cri()?;
@@ -306,6 +262,44 @@ fn log_file_is_reopened(scene: &mut Scene<'_>) -> Result<()> {
     pod.end()
 }
 
+/// Every line is in one of the files, in order, however often they are rotated meanwhile.
+fn log_rotation_loses_nothing(scene: &mut Scene<'_>) -> Result<()> {
+    const LINES: usize = 1000;
+    let pod = Pod::start(scene)?;
+    let script = format!(
+        "i=0; while test $i -lt {LINES}; do i=$((i+1)); echo line-$i; \
+         case $i in *00) until test -e /go-$i; do sleep 0.01; done;; esac; done"
+    );
+    let one = pod.run(&ContainerConfig::simple("one", &["sh", "-c", &script]))?;
+    let log = pod.logs.join("one.log");
+    let mut files = Vec::new();
+    for last in (100..LINES).step_by(100) {
+        let written = format!("line-{last}\n");
+        wait::until(&format!("line {last} in any of the files"), PATIENCE, || {
+            let holds = |file| fs::read_to_string(file).unwrap_or_default().contains(&written);
+            Ok((files.iter().any(holds) || holds(&log)).then_some(()))
+        })?;
+        // The writer goes on while the file is exchanged, and waits a hundred lines later.
+        pod.exec(&one, &format!("touch /go-{last}"))?;
+        let old = pod.logs.join(format!("one.log.{last}"));
+        fs::rename(&log, &old).during(|| "rotate the log")?;
+        pod.cri.reopen_log(&one)?;
+        files.push(old);
+    }
+    pod.exec(&one, &format!("touch /go-{LINES}"))?;
+    pod.exited(&one)?;
+    files.push(log);
+    let mut text = String::new();
+    for file in files {
+        text += &fs::read_to_string(&file).during(|| format!("read {}", file.display()))?;
+    }
+    let lines: Vec<&str> = text.lines().filter_map(|line| line.split(' ').nth(3)).collect();
+    let expected: Vec<String> = (1..=LINES).map(|number| format!("line-{number}")).collect();
+    let at = lines.iter().zip(&expected).position(|(found, wanted)| found != wanted);
+    ensure_eq!((lines.len(), at), (LINES, None), "lines in all files, and the first wrong one");
+    pod.end()
+}
+
 fn stats(scene: &mut Scene<'_>) -> Result<()> {
     let pod = Pod::start(scene)?;
     let mut config = ContainerConfig::simple(
@@ -341,15 +335,18 @@ fn stats(scene: &mut Scene<'_>) -> Result<()> {
 fn update(scene: &mut Scene<'_>) -> Result<()> {
     let pod = Pod::start(scene)?;
     let one = pod.sleeper("one")?;
-    let pid = first_process(&pod, &one)?;
+    let pid = pod.first_process(&one)?;
     let limits = LinuxContainerResources {
         memory_limit_in_bytes: 96 << 20,
         cpu_shares: 512,
         cpu_quota: 20_000,
         cpu_period: 50_000,
+        cpuset_cpus: "0".into(),
         ..Default::default()
     };
     pod.cri.update(&one, limits)?;
+    let cpus = "grep Cpus_allowed_list /proc/1/status | cut -f 2";
+    ensure_eq!(pod.exec(&one, cpus)?, "0", "processors after the update");
     if let Ok(memory) = host::cgroup_file(pid, "memory", "memory.limit_in_bytes") {
         ensure_eq!(memory, (96 << 20).to_string(), "memory limit");
         ensure_eq!(host::cgroup_file(pid, "cpu", "cpu.shares")?, "512", "CPU shares");
@@ -360,16 +357,6 @@ fn update(scene: &mut Scene<'_>) -> Result<()> {
         ensure_eq!(host::cgroup_file(pid, "", "cpu.max")?, "20000 50000", "cpu.max");
     }
     pod.end()
-}
-
-/// The host's process id of a container's first process, as the daemon tells it.
-fn first_process(pod: &Pod, container: &str) -> Result<u32> {
-    let info = pod.cri.container_info(container)?;
-    let json: serde_json::Value = serde_json::from_str(&info)
-        .map_err(|error| Error::check(format!("info of {container}: {error}")))?;
-    let pid = json.pointer("/pid").and_then(serde_json::Value::as_u64);
-    pid.and_then(|pid| u32::try_from(pid).ok())
-        .ok_or_else(|| Error::check(format!("no pid: {info}")))
 }
 
 fn stop_in_time(scene: &mut Scene<'_>) -> Result<()> {
@@ -507,7 +494,7 @@ fn identity_and_limits(scene: &mut Scene<'_>) -> Result<()> {
     ensure_eq!(caps, "CapEff:\t0000000000000000", "capabilities of an ordinary user");
     let written = pod.cri.exec(&one, &["touch", "/file"], 20)?;
     ensure!(written.exit_code != 0, "a read-only root was written");
-    let pid = first_process(&pod, &one)?;
+    let pid = pod.first_process(&one)?;
     if let Ok(memory) = host::cgroup_file(pid, "memory", "memory.limit_in_bytes") {
         ensure_eq!(memory, (32 << 20).to_string(), "memory limit");
         ensure_eq!(host::cgroup_file(pid, "cpu", "cpu.shares")?, "256", "CPU shares");
@@ -595,7 +582,7 @@ fn survives(
     let stays = pod.sleeper("stays")?;
     let script = "until test -e /go; do sleep 0.01; done; exit 6";
     let ends = pod.run(&ContainerConfig::simple("ends", &["sh", "-c", script]))?;
-    let (one, two) = (first_process(&pod, &stays)?, first_process(&pod, &ends)?);
+    let (one, two) = (pod.first_process(&stays)?, pod.first_process(&ends)?);
     down(scene.daemon)?;
     ensure_eq!(host::command_line(one), "sleep 1000", "the container while the daemon is down");
     fs::write(format!("/proc/{two}/root/go"), "").during(|| "tell the container to end")?;
