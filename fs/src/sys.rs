@@ -25,20 +25,39 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, change: SetAttr) -> Result<()
         propagation: change.propagation,
         userns_fd: 0,
     };
+    apply(mount, &attr, change.recursive)
+}
+
+/// Maps the ids of the mount whose root `mount` is by the mappings of a user namespace.
+pub(crate) fn mount_idmap(
+    mount: BorrowedFd<'_>,
+    userns: BorrowedFd<'_>,
+    recursive: bool,
+) -> Result<(), Errno> {
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::from(userns.as_raw_fd().unsigned_abs()),
+    };
+    apply(mount, &attr, recursive)
+}
+
+fn apply(mount: BorrowedFd<'_>, attr: &libc::mount_attr, recursive: bool) -> Result<(), Errno> {
     let mut flags = libc::AT_EMPTY_PATH;
-    if change.recursive {
+    if recursive {
         flags |= libc::AT_RECURSIVE;
     }
-    // SAFETY: the path is an empty C string of static life; `attr` is an initialised
-    // local of the size that is passed, and the kernel only reads it during the call;
-    // `mount` is borrowed, so the descriptor stays open for as long.
+    // SAFETY: the path is an empty C string of static life; `attr` is initialised and of
+    // the size that is passed, and the kernel only reads it during the call; `mount` is
+    // borrowed, so the descriptor stays open for as long.
     let ret = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };

@@ -128,7 +128,7 @@ impl Container {
             hold: None,
         });
         match launched {
-            Ok(Launched { mut process, console }) => {
+            Ok(Launched { mut process, console, .. }) => {
                 if let Some(listener) = plan.seccomp.as_ref().and_then(|f| f.listener.as_ref()) {
                     process.set_agent(self.agent(listener, process.pid(), "running")?);
                 }

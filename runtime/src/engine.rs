@@ -11,7 +11,7 @@ use crate::cgroup::{Cgroup, Driver, Hierarchies};
 use crate::container::{self, Container};
 use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::Later;
-use crate::plan::{Context, Plan, SecurityModules, wants_label};
+use crate::plan::{Context, Plan, SecurityModules, mount_label, wants_label};
 use crate::process::Process;
 use crate::seccomp::agent;
 use crate::state::{self, Private, State, StateDir, start_time};
@@ -109,7 +109,10 @@ impl Engine {
             driver,
             no_pivot_root: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
-            modules: modules_for(spec.process().as_ref()),
+            modules: match mount_label(spec) {
+                Some(_) => SecurityModules::of_this_host(),
+                None => modules_for(spec.process().as_ref()),
+            },
         };
         Plan::create(spec, &context)
     }
@@ -163,7 +166,7 @@ impl Engine {
             until,
             hold: Some(&run_hooks),
         });
-        let Launched { mut process, console } = match launched {
+        let Launched { devices, mut process, console } = match launched {
             Ok(launched) => launched,
             Err(error) => {
                 drop(cgroup);
@@ -182,6 +185,9 @@ impl Engine {
             process.set_agent(container.agent(listener, process.pid(), "created")?);
         }
         dir.keep();
+        if let Some(devices) = devices {
+            devices.keep();
+        }
         Ok(Created { container, process, console })
     }
 

@@ -2,7 +2,7 @@
 //! containerd know.
 
 use boathook_init::report::{Report, detail};
-use boathook_init::{Step, sys};
+use boathook_init::{Slot, Step, sys};
 use nix::errno::Errno;
 
 use crate::plan::Program;
@@ -13,6 +13,7 @@ pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
     let step = program.steps().nth(report.step as usize);
     let kind = match step {
         Some(step) if asks_wrongly(&step, report) => ErrorKind::InvalidInput,
+        Some(step) if lacks(&step, report) => ErrorKind::Unsupported,
         _ => kind_of(report),
     };
     let text = match step {
@@ -24,12 +25,12 @@ pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
             let path = path.to_string_lossy();
             format!("chdir to cwd ({path:?}) set in config.json failed: {}", errno_text(report))
         }
-        Some(step @ Step::NewFs { slot, .. }) => {
-            let place = program.steps().find_map(|step| match step {
-                Step::Attach { tree, path, .. } if tree == slot => Some(format!(" at {path:?}")),
-                _ => None,
-            });
-            format!("{}{}: {}", describe(&step), place.unwrap_or_default(), cause(report))
+        Some(step @ (Step::NewFs { slot: tree, .. } | Step::SetAttr { tree, .. })) => {
+            format!("{}{}: {}", describe(&step), place_of(program, tree), cause(report))
+        }
+        Some(step @ Step::IdMap { tree, .. }) => {
+            let place = place_of(program, tree);
+            format!("{}{place}: {}", describe(&step), id_map_cause(report))
         }
         Some(step @ Step::Birth { .. }) if errno_of(report) == Errno::EAGAIN => {
             let hint = "is linux.resources.pids.limit too low?";
@@ -95,7 +96,7 @@ fn asks_wrongly(step: &Step<'_>, report: &Report) -> bool {
     use sys::nr::{SETGROUPS, SETRESGID, SETRESUID};
     let errno = errno_of(report);
     match step {
-        Step::Attach { .. } | Step::NewFs { .. } => {
+        Step::Attach { .. } | Step::NewFs { .. } | Step::Reconfigure { .. } => {
             matches!(errno, EINVAL | EISDIR | ELOOP | ENAMETOOLONG | ENODEV | ENOTDIR)
         }
         Step::MakeDir { .. } | Step::Cwd { .. } | Step::Terminal { .. } => {
@@ -106,6 +107,33 @@ fn asks_wrongly(step: &Step<'_>, report: &Report) -> bool {
             errno == EINVAL && matches!(report.detail, SETRESUID | SETRESGID | SETGROUPS)
         }
         _ => false,
+    }
+}
+
+/// Whether a step failed for what this kernel or a file system does not have.
+fn lacks(step: &Step<'_>, report: &Report) -> bool {
+    match step {
+        Step::SetAttr { .. } => errno_of(report) == Errno::ENOSYS,
+        Step::IdMap { .. } => matches!(errno_of(report), Errno::ENOSYS | Errno::EINVAL),
+        _ => false,
+    }
+}
+
+/// Where a tree is mounted in the container.
+fn place_of(program: &Program, wanted: Slot) -> String {
+    let place = program.steps().find_map(|step| match step {
+        Step::Attach { tree, path, .. } if tree == wanted => Some(format!(" at {path:?}")),
+        _ => None,
+    });
+    place.unwrap_or_default()
+}
+
+/// A file system that does not know id-mapped mounts says `EINVAL`.
+fn id_map_cause(report: &Report) -> String {
+    match errno_of(report) {
+        Errno::EINVAL => "this file system cannot be id-mapped".to_owned(),
+        Errno::ENOSYS => "this kernel has no id-mapped mounts (Linux 5.12)".to_owned(),
+        _ => cause(report),
     }
 }
 
@@ -147,6 +175,16 @@ fn describe(step: &Step<'_>) -> String {
     match step {
         Step::Attach { path, .. } => format!("mount at {path:?}"),
         Step::NewFs { fstype, source, .. } => format!("mount {fstype:?} (source {source:?})"),
+        Step::SetAttr { recursive: 1, set, clear, .. } if set | clear != 0 => {
+            "recursive options of the mount".to_owned()
+        }
+        Step::SetAttr { propagation: 0, .. } => "options of the mount".to_owned(),
+        Step::SetAttr { .. } => "propagation of the mount".to_owned(),
+        Step::IdMap { .. } => "id-map the mount".to_owned(),
+        Step::CopyUp { path, .. } => format!("tmpcopyup of {path:?}"),
+        Step::Reconfigure { path, options, .. } => {
+            format!("remount at {path:?} with {options:?}")
+        }
         Step::MakeDir { path, .. } => format!("directory {path:?}"),
         Step::Terminal { .. } => "terminal from /dev/pts/ptmx".to_owned(),
         Step::Node { path, .. } => format!("device node {path:?}"),

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use boathook_runtime::ErrorKind;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 
+use super::support::hostmount::HostMount;
 use super::support::mountinfo::{self, Entry};
 use super::support::{Arena, Live, tests};
 
@@ -24,31 +25,6 @@ tests!(
     a_relative_source_counts_from_the_bundle,
     devices_of_the_host_keep_working,
 );
-
-/// A mount of this process's namespace that is taken away again.
-struct HostMount<'p>(&'p Path);
-
-impl<'p> HostMount<'p> {
-    fn tmpfs(at: &'p Path) -> Self {
-        let none: Option<&str> = None;
-        fs::create_dir_all(at).unwrap();
-        mount(Some("host"), at, Some("tmpfs"), MsFlags::empty(), none).unwrap();
-        Self(at)
-    }
-
-    fn shared(at: &'p Path) -> Self {
-        let this = Self::tmpfs(at);
-        let none: Option<&str> = None;
-        mount(none, at, none, MsFlags::MS_SHARED, none).unwrap();
-        this
-    }
-}
-
-impl Drop for HostMount<'_> {
-    fn drop(&mut self) {
-        let _ = umount2(self.0, MntFlags::MNT_DETACH);
-    }
-}
 
 fn table(live: &Live) -> Vec<Entry> {
     mountinfo::parse(&live.proc("mountinfo"))

@@ -19,11 +19,14 @@ mod exec;
 mod failing_calls;
 mod faults;
 mod identity;
+mod idmap;
 mod input;
 mod input_limits;
 mod lifecycle;
+mod mount_options;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod old_kernels;
 mod process;
 mod resources;
@@ -52,11 +55,14 @@ fn main() -> ExitCode {
         ("failing_calls", failing_calls::TESTS),
         ("faults", faults::TESTS),
         ("identity", identity::TESTS),
+        ("idmap", idmap::TESTS),
         ("input", input::TESTS),
         ("input_limits", input_limits::TESTS),
         ("lifecycle", lifecycle::TESTS),
+        ("mount_options", mount_options::TESTS),
         ("mounts", mounts::TESTS),
         ("namespaces", namespaces::TESTS),
+        ("net_devices", net_devices::TESTS),
         ("old_kernels", old_kernels::TESTS),
         ("process", process::TESTS),
         ("resources", resources::TESTS),

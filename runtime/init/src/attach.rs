@@ -149,8 +149,9 @@ fn null_device(fd: i32) -> Outcome {
 pub(crate) fn readonly(root: i32, path: &CStr) -> Outcome {
     let Some(target) = existing(root, path)? else { return Ok(()) };
     let copy = mounts::clone_tree(target.number(), true)?;
-    mounts::set_attr(copy.number(), MOUNT_ATTR_RDONLY, 0, 0, false)?;
-    mounts::attach(copy.number(), target.number())
+    mounts::attach(copy.number(), target.number())?;
+    let change = mounts::Change { set: MOUNT_ATTR_RDONLY, ..mounts::Change::default() };
+    mounts::set_attr(copy.number(), &change)
 }
 
 fn existing(root: i32, path: &CStr) -> Outcome<Option<Fd>> {

@@ -35,18 +35,8 @@ pub(crate) fn label(proc: i32, file: &CStr, older: &CStr, value: &CStr) -> Outco
 
 /// `<pid>/<file>`.
 fn own(pid: usize, file: &CStr) -> Outcome<PathBuf> {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    let mut rest = pid;
-    while at > 0 && (rest > 0 || at == digits.len()) {
-        at -= 1;
-        if let Some(digit) = digits.get_mut(at) {
-            *digit = b'0' + (rest % 10) as u8;
-        }
-        rest /= 10;
-    }
     let mut path = PathBuf::new();
-    path.push(digits.get(at..).unwrap_or_default())?;
+    path.push_number(pid)?;
     path.push(b"/")?;
     path.push(file.to_bytes())?;
     Ok(path)

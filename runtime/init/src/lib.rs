@@ -22,7 +22,9 @@ pub mod steps;
 pub mod wire;
 
 mod attach;
+mod classic;
 mod console;
+mod copyup;
 mod creds;
 mod exec;
 mod files;

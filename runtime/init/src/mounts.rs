@@ -5,9 +5,11 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicI32, Ordering};
 
 use crate::consts::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, EINVAL, FSCONFIG_CMD_CREATE, FSCONFIG_SET_FD,
-    FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSMOUNT_CLOEXEC, FSOPEN_CLOEXEC, MNT_DETACH,
-    MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE,
+    AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, EINVAL, ENOSYS, FSCONFIG_CMD_CREATE,
+    FSCONFIG_CMD_RECONFIGURE, FSCONFIG_SET_FD, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING,
+    FSMOUNT_CLOEXEC, FSOPEN_CLOEXEC, FSPICK_CLOEXEC, FSPICK_EMPTY_PATH, MNT_DETACH,
+    MOUNT_ATTR_IDMAP, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
 };
 use crate::sys::{Fault, Fd, Outcome, PathBuf, nr, syscall};
 use crate::wire::List;
@@ -79,7 +81,7 @@ extern "C" fn open_proc() -> ! {
 
 /// The host's sysfs in the place of a container's own.
 pub(crate) fn host_sysfs(tree: i32, attrs: u64) -> Outcome<Fd> {
-    set_attr(tree, attrs, 0, 0, false)?;
+    set_attr(tree, &Change { set: attrs, ..Change::default() })?;
     Ok(Fd::new(tree as usize))
 }
 
@@ -106,17 +108,51 @@ fn config(context: &Fd, command: u32, pair: Option<(&CStr, &CStr)>) -> Outcome {
     Ok(())
 }
 
-/// mount_setattr(2) on the tree that `fd` is.
-pub(crate) fn set_attr(
-    fd: i32,
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    recursive: bool,
-) -> Outcome {
-    let attr = MountAttr { set, clear, propagation, userns: 0 };
+/// Changes options of the file system that the mount `tree` shows.
+pub(crate) fn reconfigure(tree: i32, options: List<'_>) -> Outcome {
+    let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+    let context = Fd::new(syscall!(nr::FSPICK, tree, c"", flags)?);
+    for option in options.iter() {
+        set_option(&context, option)?;
+    }
+    config(&context, FSCONFIG_CMD_RECONFIGURE, None)
+}
+
+/// A change of a mount, or of all mounts of a tree.
+#[derive(Default)]
+pub(crate) struct Change {
+    /// `MOUNT_ATTR_*` to set.
+    pub(crate) set: u64,
+    /// `MOUNT_ATTR_*` to clear first.
+    pub(crate) clear: u64,
+    /// `MS_SHARED` and its like, or 0.
+    pub(crate) propagation: u64,
+    /// On every mount of the tree.
+    pub(crate) recursive: bool,
+}
+
+/// Changes the mount that `fd` is the root of. Kernels before 5.12 can do it
+/// only to a mount that is attached, and attributes only to one at a time.
+pub(crate) fn set_attr(fd: i32, change: &Change) -> Outcome {
+    let &Change { set, clear, propagation, recursive } = change;
+    match mount_setattr(fd, &MountAttr { set, clear, propagation, userns: 0 }, recursive) {
+        Err(fault) if fault.errno == ENOSYS && (set | clear == 0 || !recursive) => {
+            crate::classic::set_attr(fd, change)
+        }
+        other => other,
+    }
+}
+
+/// Maps the ids of a detached mount by the mappings of a user namespace.
+pub(crate) fn id_map(tree: i32, userns: i32) -> Outcome {
+    let userns = u64::from(userns.unsigned_abs());
+    let attr = MountAttr { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns };
+    mount_setattr(tree, &attr, false)
+}
+
+fn mount_setattr(fd: i32, attr: &MountAttr, recursive: bool) -> Outcome {
     let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
-    syscall!(nr::MOUNT_SETATTR, fd, c"", flags, &attr, size_of::<MountAttr>())?;
+    syscall!(nr::MOUNT_SETATTR, fd, c"", flags, attr, size_of::<MountAttr>())?;
     Ok(())
 }
 

@@ -11,12 +11,13 @@ use crate::consts::{
 };
 use crate::creds::{self, Capabilities};
 use crate::exec::{self, Program};
+use crate::mounts::{self, Change};
 use crate::report::{Report, detail, kind};
 use crate::sched::{self, Attr};
 use crate::steps::Step;
 use crate::sys::{self, Fault, Fd, Outcome, nr, openat2, syscall};
 use crate::wire::{Header, Malformed, Reader, Slot};
-use crate::{console, files, mounts, net, open_files, seccomp};
+use crate::{console, copyup, files, net, open_files, seccomp};
 
 /// Most descriptors in one message; the kernel's own limit is 253.
 pub const FDS_PER_MESSAGE: usize = 250;
@@ -196,7 +197,13 @@ impl Init {
                 self.keep(slot, tree)
             }
             Step::SetAttr { tree, set, clear, propagation, recursive } => {
-                mounts::set_attr(self.fd(tree)?, set, clear, propagation, recursive == 1)
+                let change = Change { set, clear, propagation, recursive: recursive == 1 };
+                mounts::set_attr(self.fd(tree)?, &change)
+            }
+            Step::IdMap { tree, userns } => mounts::id_map(self.fd(tree)?, self.fd(userns)?),
+            Step::CopyUp { tree, path } => copyup::copy_up(self.root, path, self.fd(tree)?),
+            Step::Reconfigure { tree, path: _, options } => {
+                mounts::reconfigure(self.fd(tree)?, options)
             }
             Step::MountRoot { tree, at } => {
                 self.root = self.fd(tree)?;
@@ -287,6 +294,7 @@ impl Init {
                 Ok(())
             }
             Step::Hold {} => self.wait_for_byte(kind::HOLD),
+            Step::NetDevices { .. } => self.wait_for_byte(kind::ASK),
             Step::Ready {} => {
                 exec::die_by_signals()?;
                 self.wait_for_byte(kind::READY)

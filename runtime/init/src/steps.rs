@@ -419,6 +419,38 @@ steps! { <'a>
         /// Instructions, eight bytes each.
         program: &'a [u8],
     }
+    /// Maps the ids of a detached mount (mount_setattr, Linux 5.12).
+    80 IdMap {
+        /// The detached tree.
+        tree: Slot,
+        /// A user namespace that has the mappings.
+        userns: Slot,
+    }
+    /// Copies what is at a path of the container into a tree that is going to
+    /// cover it: files with owner, mode and times. A missing path is nothing.
+    81 CopyUp {
+        /// The detached tree.
+        tree: Slot,
+        /// Path in the container.
+        path: &'a CStr,
+    }
+    /// Changes options of the file system that an earlier step made.
+    82 Reconfigure {
+        /// Its mount.
+        tree: Slot,
+        /// Where it is mounted, for messages.
+        path: &'a CStr,
+        /// `key=value` or `flag`, in order.
+        options: List<'a>,
+    }
+    /// Has the engine move network devices of the host into this process's
+    /// network namespace.
+    83 NetDevices {
+        /// What they are called on the host.
+        names: List<'a>,
+        /// What they are called here, in the same order.
+        inside: List<'a>,
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub mod nr {
     pub const RT_SIGACTION: u32 = 13;
     pub const RT_SIGPROCMASK: u32 = 14;
     pub const IOCTL: u32 = 16;
+    pub const SENDFILE: u32 = 40;
     pub const SOCKET: u32 = 41;
     pub const SENDMSG: u32 = 46;
     pub const RECVMSG: u32 = 47;
@@ -76,8 +77,10 @@ pub mod nr {
     pub const FCHOWNAT: u32 = 260;
     pub const UNLINKAT: u32 = 263;
     pub const SYMLINKAT: u32 = 266;
+    pub const READLINKAT: u32 = 267;
     pub const FCHMODAT: u32 = 268;
     pub const UNSHARE: u32 = 272;
+    pub const UTIMENSAT: u32 = 280;
     pub const DUP3: u32 = 292;
     pub const SETNS: u32 = 308;
     pub const SCHED_SETATTR: u32 = 314;
@@ -87,6 +90,7 @@ pub mod nr {
     pub const FSOPEN: u32 = 430;
     pub const FSCONFIG: u32 = 431;
     pub const FSMOUNT: u32 = 432;
+    pub const FSPICK: u32 = 433;
     pub const CLOSE_RANGE: u32 = 436;
     pub const OPENAT2: u32 = 437;
     pub const FACCESSAT2: u32 = 439;
@@ -107,6 +111,7 @@ const NAMES: &[(u32, &str)] = &[
     (nr::RT_SIGACTION, "rt_sigaction"),
     (nr::RT_SIGPROCMASK, "rt_sigprocmask"),
     (nr::IOCTL, "ioctl"),
+    (nr::SENDFILE, "sendfile"),
     (nr::SOCKET, "socket"),
     (nr::SENDMSG, "sendmsg"),
     (nr::RECVMSG, "recvmsg"),
@@ -147,6 +152,8 @@ const NAMES: &[(u32, &str)] = &[
     (nr::FCHOWNAT, "fchownat"),
     (nr::UNLINKAT, "unlinkat"),
     (nr::SYMLINKAT, "symlinkat"),
+    (nr::READLINKAT, "readlinkat"),
+    (nr::UTIMENSAT, "utimensat"),
     (nr::FCHMODAT, "fchmodat"),
     (nr::UNSHARE, "unshare"),
     (nr::DUP3, "dup3"),
@@ -157,6 +164,7 @@ const NAMES: &[(u32, &str)] = &[
     (nr::FSOPEN, "fsopen"),
     (nr::FSCONFIG, "fsconfig"),
     (nr::FSMOUNT, "fsmount"),
+    (nr::FSPICK, "fspick"),
     (nr::CLOSE_RANGE, "close_range"),
     (nr::OPENAT2, "openat2"),
     (nr::FACCESSAT2, "faccessat2"),
@@ -322,7 +330,11 @@ pub struct Stat {
     pad: u32,
     pub rdev: u64,
     pub size: i64,
-    rest: [u64; 11],
+    block_size: u64,
+    blocks: u64,
+    /// Seconds and nanoseconds of the last access and of the last change.
+    pub times: [[u64; 2]; 2],
+    rest: [u64; 5],
 }
 
 impl Stat {
@@ -355,6 +367,13 @@ pub(crate) fn fs_magic(fd: i32) -> Outcome<u64> {
     let mut buffer = [0_u64; 15];
     syscall!(nr::FSTATFS, fd, &mut buffer)?;
     Ok(buffer[0])
+}
+
+/// `ST_*` flags of the mount that `fd` is on.
+pub(crate) fn mount_flags(fd: i32) -> Outcome<u64> {
+    let mut buffer = [0_u64; 15];
+    syscall!(nr::FSTATFS, fd, &mut buffer)?;
+    Ok(buffer[10])
 }
 
 /// Ends the process.
@@ -460,6 +479,12 @@ pub(crate) fn map_sealed(fd: i32) -> Outcome<&'static [u8]> {
     Ok(unsafe { core::slice::from_raw_parts(at as *const u8, len) })
 }
 
+/// The bytes of words that the kernel filled.
+pub(crate) fn bytes_of(words: &[u64]) -> &[u8] {
+    // SAFETY: every byte of initialised words is an initialised byte, and the length is theirs.
+    unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
+}
+
 /// Bytes of a string with its NUL, from a fixed buffer.
 pub(crate) struct PathBuf {
     bytes: [u8; 4096],
@@ -482,6 +507,32 @@ impl PathBuf {
         self.bytes.get_mut(self.len..end).ok_or(too_long)?.copy_from_slice(more);
         self.len = end;
         if let Some(nul) = self.bytes.get_mut(end) {
+            *nul = 0;
+        }
+        Ok(())
+    }
+
+    /// Appends a number in decimal.
+    pub(crate) fn push_number(&mut self, number: usize) -> Outcome {
+        let mut digits = [0_u8; 20];
+        let mut at = digits.len();
+        let mut rest = number;
+        while at > 0 && (rest > 0 || at == digits.len()) {
+            at -= 1;
+            if let Some(digit) = digits.get_mut(at) {
+                *digit = b'0' + (rest % 10) as u8;
+            }
+            rest /= 10;
+        }
+        self.push(digits.get(at..).unwrap_or_default())
+    }
+
+    /// Becomes what the symbolic link says that `link` was opened at.
+    pub(crate) fn read_link(&mut self, link: i32) -> Outcome {
+        self.clear();
+        let room = self.bytes.len() - 1;
+        self.len = syscall!(nr::READLINKAT, link, c"", &mut self.bytes, room)?;
+        if let Some(nul) = self.bytes.get_mut(self.len) {
             *nul = 0;
         }
         Ok(())

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, FileType};
 
 use super::{Launch, Stdio};
 use crate::cgroup::{Cgroup, Join};
-use crate::plan::{HostFd, Plan};
+use crate::plan::{HostFd, MappedBy, MountIds, Plan};
 use crate::{Error, ErrorKind, Result, sys};
 
 /// A descriptor for init: one that is open anyhow, or one opened for it.
@@ -32,7 +32,7 @@ impl AsFd for Given<'_> {
 
 /// Opens them in the order of their slots.
 pub(super) fn open<'a>(
-    plan: &Plan,
+    plan: &'a Plan,
     launch: &'a Launch<'_>,
     join: &'a Join,
 ) -> Result<Vec<Given<'a>>> {
@@ -40,6 +40,7 @@ pub(super) fn open<'a>(
         Join::V1(tasks) | Join::Hybrid { tasks, .. } => tasks.iter(),
         Join::V2(_) => [].iter(),
     };
+    let mut mapped_by = UserNamespaces { image: launch.image, known: Vec::new() };
     plan.fds
         .iter()
         .map(|fd| match fd {
@@ -53,8 +54,16 @@ pub(super) fn open<'a>(
                 None => Err(missing("container's first process")),
             },
             HostFd::Root(path) => root(path).map(Given::Opened),
-            HostFd::Bind { field, source, recursive } => {
+            HostFd::Bind { field, source, recursive, idmap: None } => {
                 tree(field, source, *recursive).map(Given::Opened)
+            }
+            HostFd::Bind { field, source, recursive, idmap: Some(ids) } => {
+                let userns = mapped_by.namespace(ids)?;
+                mapped_tree(field, source, *recursive, ids, userns).map(Given::Opened)
+            }
+            HostFd::UserNamespace(ids) => {
+                let userns = mapped_by.namespace(ids)?.try_clone_to_owned();
+                userns.map(Given::Opened).map_err(|e| Error::sys("duplicate a descriptor", e))
             }
             HostFd::Device { field, source, block, major, minor } => {
                 device(field, source, *block, (*major, *minor)).map(Given::Opened)
@@ -84,15 +93,8 @@ fn root(path: &Path) -> Result<OwnedFd> {
 
 /// A detached copy of what is at a path of the host.
 fn tree(field: &str, path: &Path, recursive: bool) -> Result<OwnedFd> {
-    let failed = |error: boathook_fs::Error| {
-        let kind = match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => ErrorKind::InvalidInput,
-            Some(errno) => Error::sys("", std::io::Error::from_raw_os_error(errno)).kind(),
-            None => ErrorKind::Internal,
-        };
-        Error::new(kind, format!("{field}: {error}"))
-    };
-    Tree::clone_at(CWD, path, recursive).and_then(Tree::into_fd).map_err(failed)
+    let tree = Tree::clone_at(CWD, path, recursive).and_then(Tree::into_fd);
+    tree.map_err(|error| tree_failed(field, &error))
 }
 
 /// A detached copy of a device node, which must be the one that was asked for.
@@ -111,6 +113,72 @@ fn device(field: &str, path: &Path, block: bool, wanted: (u32, u32)) -> Result<O
     );
     Err(Error::field(field, problem))
 }
+
+fn tree_failed(field: &str, error: &boathook_fs::Error) -> Error {
+    let kind = match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => ErrorKind::InvalidInput,
+        Some(errno) => Error::sys("", std::io::Error::from_raw_os_error(errno)).kind(),
+        None => ErrorKind::Internal,
+    };
+    Error::new(kind, format!("{field}: {error}"))
+}
+
+/// As [`tree`], with its ids mapped. That has to happen here: the right to map
+/// belongs to the owner of the file system, and while nothing can be seen in it.
+fn mapped_tree(
+    field: &str,
+    path: &Path,
+    recursive: bool,
+    ids: &MountIds,
+    userns: BorrowedFd<'_>,
+) -> Result<OwnedFd> {
+    let mut tree =
+        Tree::clone_at(CWD, path, recursive).map_err(|error| tree_failed(field, &error))?;
+    match tree.id_map(userns, ids.recursive) {
+        Ok(()) => tree.into_fd().map_err(|error| tree_failed(field, &error)),
+        Err(error) => Err(not_mapped(&ids.field, path, &error)),
+    }
+}
+
+/// The kernel's answer for a file system that does not know id-mapped mounts is `EINVAL`.
+fn not_mapped(field: &str, path: &Path, error: &boathook_fs::Error) -> Error {
+    let (kind, why) = match error.raw_os_error() {
+        Some(libc::EINVAL) => (ErrorKind::Unsupported, "its file system cannot be id-mapped"),
+        Some(libc::ENOSYS) => {
+            (ErrorKind::Unsupported, "this kernel has no id-mapped mounts (Linux 5.12)")
+        }
+        Some(libc::EPERM) => (ErrorKind::PermissionDenied, "it may not be id-mapped again"),
+        _ => (ErrorKind::Internal, "it was not id-mapped"),
+    };
+    Error::new(kind, format!("{field}: {}: {why}: {error}", path.display()))
+}
+
+/// User namespaces for mappings, one for all mounts that are mapped alike.
+struct UserNamespaces<'a> {
+    image: BorrowedFd<'a>,
+    known: Vec<(&'a MappedBy, OwnedFd)>,
+}
+
+impl<'a> UserNamespaces<'a> {
+    fn namespace(&mut self, ids: &'a MountIds) -> Result<BorrowedFd<'_>> {
+        let at = match self.known.iter().position(|(by, _)| **by == ids.by) {
+            Some(at) => at,
+            None => {
+                let made = match &ids.by {
+                    MappedBy::Mappings(mappings) => {
+                        mappings.namespace(self.image).map_err(|error| error.context(&ids.field))?
+                    }
+                    MappedBy::Namespace(path) => namespace(path, NEWUSER)?,
+                };
+                self.known.push((&ids.by, made));
+                self.known.len() - 1
+            }
+        };
+        Ok(self.known[at].1.as_fd())
+    }
+}
+
+const NEWUSER: u32 = libc::CLONE_NEWUSER as u32;
 
 fn cgroup_tree(cgroup: &Cgroup, index: usize) -> Result<OwnedFd> {
     let Some(directory) = cgroup.directories().nth(index) else {

@@ -16,11 +16,13 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use boathook_init::Step;
 use boathook_init::report::kind;
 use rustix::fs::MemfdFlags;
 
 use crate::cgroup::{Cgroup, Join};
 use crate::channel::{Channel, Message};
+use crate::netdev::{self, Moved};
 use crate::plan::Plan;
 use crate::process::{Forming, Process, children};
 use crate::report::step_failure;
@@ -62,6 +64,8 @@ pub(crate) struct Launch<'a> {
 /// A process that waits for its start, and the master of its terminal.
 #[derive(Debug)]
 pub(crate) struct Launched {
+    /// Network devices that go back when this is dropped, so it comes first.
+    pub(crate) devices: Option<Moved>,
     pub(crate) process: Process,
     pub(crate) console: Option<OwnedFd>,
 }
@@ -78,14 +82,13 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched> {
         image::sealed("boathook-plan", &plan.program.image(fds.len()), MemfdFlags::NOEXEC_SEAL)?;
     channel.send_plan(program.as_fd(), &fds, plan.program.made())?;
     let forming = plan.birth.then(Forming::begin);
-    let mut process = spawn(launch, &join, channel, &theirs)?;
+    let process = spawn(launch, &join, channel, &theirs)?;
     // From here on the end of init is the end of the connection.
     drop(theirs);
     if let (Some(score), false) = (plan.oom_score_adj, plan.birth) {
         write_oom_score(process.pid(), score)?;
     }
-    let console = wait_until_ready(&mut process, launch, forming)?;
-    Ok(Launched { process, console })
+    wait_until_ready(process, launch, forming)
 }
 
 fn check_stdio(plan: &Plan, stdio: &Stdio) -> Result<()> {
@@ -133,15 +136,16 @@ fn write_oom_score(pid: i32, score: i32) -> Result<()> {
 /// Answers init until it is ready. `forming` is there while its copy is to be
 /// born, whose pid nobody but init knows until then.
 fn wait_until_ready(
-    process: &mut Process,
+    process: Process,
     launch: &Launch<'_>,
     mut forming: Option<Forming>,
-) -> Result<Option<OwnedFd>> {
+) -> Result<Launched> {
     let plan = launch.plan;
-    let mut console = None;
+    let mut launched = Launched { devices: None, process, console: None };
     loop {
+        let process = &launched.process;
         match process.receive(launch.until)? {
-            Message::Report(report, fd) if report.kind == kind::CONSOLE => console = fd,
+            Message::Report(report, fd) if report.kind == kind::CONSOLE => launched.console = fd,
             Message::Report(report, _) if report.kind == kind::READY => break,
             Message::Report(report, _) if report.kind == kind::HOLD => {
                 if let Some(hold) = launch.hold {
@@ -151,12 +155,18 @@ fn wait_until_ready(
             }
             Message::Report(report, _) if report.kind == kind::ASK => {
                 let step = plan.program.steps().nth(report.step as usize);
-                outside::perform(process.pid(), step)?;
+                match step {
+                    Some(Step::NetDevices { names, inside }) => {
+                        launched.devices = Some(netdev::move_all(names, inside, process.pid())?);
+                    }
+                    other => outside::perform(process.pid(), other)?,
+                }
                 process.go_on()?;
             }
             // Only once: who looks into the copy could say it again, in init's name.
             Message::Report(report, _) if report.kind == kind::BORN && forming.is_some() => {
-                let first = process.succeed(report.detail)?;
+                let first = launched.process.succeed(report.detail)?;
+                let process = &launched.process;
                 forming = None;
                 if let Some(score) = plan.oom_score_adj {
                     write_oom_score(process.pid(), score)?;
@@ -169,10 +179,10 @@ fn wait_until_ready(
             Message::Closed => return Err(died(process)),
         }
     }
-    if plan.terminal && console.is_none() {
+    if plan.terminal && launched.console.is_none() {
         return Err(Error::new(ErrorKind::Internal, "container init sent no terminal"));
     }
-    Ok(console)
+    Ok(launched)
 }
 
 /// What went wrong while init held: if that has failed itself, this is why.

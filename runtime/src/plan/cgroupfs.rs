@@ -20,12 +20,11 @@ pub(super) fn steps(
     entry: &Entry<'_>,
     layout: &Layout,
     own_namespace: bool,
-) -> Result<()> {
+) -> Result<Slot> {
     if layout.mode == Mode::V2 {
-        let tree = view(build, entry, layout, 0, own_namespace)?;
-        build.push(&Step::Attach { tree, path: &entry.path, strict: 1, keep_mode: 0 });
+        let tree = view(build, entry, layout, 0, own_namespace, &entry.path)?;
         entry.propagate(build, tree);
-        return Ok(());
+        return Ok(tree);
     }
     let attrs = entry.attrs() & !libc::MOUNT_ATTR_RDONLY;
     let base = build.new_fs(c"tmpfs", c"tmpfs", &[c"mode=755".to_owned()], attrs);
@@ -34,15 +33,14 @@ pub(super) fn steps(
     for (index, mount) in layout.mounts.iter().enumerate().filter(|(_, m)| !m.is_v2()) {
         let name = mount.mount_point.file_name().unwrap_or_default();
         let path = below(entry, name.as_ref())?;
-        let tree = view(build, entry, layout, index, own_namespace)?;
-        build.push(&Step::Attach { tree, path: &path, strict: 1, keep_mode: 0 });
+        view(build, entry, layout, index, own_namespace, &path)?;
         links(build, entry, mount, name.as_encoded_bytes())?;
     }
     if entry.read_only() {
         let set = libc::MOUNT_ATTR_RDONLY;
         build.push(&Step::SetAttr { tree: base, set, clear: 0, propagation: 0, recursive: 0 });
     }
-    Ok(())
+    Ok(base)
 }
 
 fn below(entry: &Entry<'_>, name: &Path) -> Result<CString> {
@@ -52,24 +50,20 @@ fn below(entry: &Entry<'_>, name: &Path) -> Result<CString> {
     text::c_string(&entry.field, path)
 }
 
-/// A tree that shows the container's cgroup in one hierarchy.
+/// Attaches a tree that shows the container's cgroup in one hierarchy.
 fn view(
     build: &mut Builder,
     entry: &Entry<'_>,
     layout: &Layout,
     index: usize,
     own_namespace: bool,
+    path: &CStr,
 ) -> Result<Slot> {
     let Some(mount) = layout.mounts.get(index).filter(|_| own_namespace) else {
         let tree = build.fd(HostFd::CgroupTree(index));
-        let set = entry.attrs();
-        build.push(&Step::SetAttr {
-            tree,
-            set,
-            clear: 0,
-            propagation: libc::MS_PRIVATE,
-            recursive: 0,
-        });
+        build.push(&Step::Attach { tree, path, strict: 1, keep_mode: 0 });
+        let (set, propagation) = (entry.attrs(), libc::MS_PRIVATE);
+        build.push(&Step::SetAttr { tree, set, clear: 0, propagation, recursive: 0 });
         return Ok(tree);
     };
     let (fstype, options) = match &mount.kind {
@@ -80,7 +74,9 @@ fn view(
         ),
         Kind::V1(list) => (c"cgroup", controllers(&entry.field, list)?),
     };
-    Ok(build.new_fs(fstype, c"cgroup", &options, entry.attrs()))
+    let tree = build.new_fs(fstype, c"cgroup", &options, entry.attrs());
+    build.push(&Step::Attach { tree, path, strict: 1, keep_mode: 0 });
+    Ok(tree)
 }
 
 fn controllers(field: &str, list: &str) -> Result<Vec<CString>> {

@@ -1,7 +1,8 @@
-//! Labels of security modules that take effect at the exec.
+//! Labels of security modules: those that take effect at the exec, and those of mounts.
 
+use boathook_fs::flags::DataOption;
 use boathook_init::{Slot, Step};
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
 
 use super::program::Builder;
 use super::text;
@@ -30,6 +31,27 @@ impl SecurityModules {
 /// Whether the process has a label at all; the kernel is only asked then.
 pub fn wanted(process: &Process) -> bool {
     label(process.apparmor_profile()).is_some() || label(process.selinux_label()).is_some()
+}
+
+/// `linux.mountLabel`, the SELinux context of new file systems.
+pub(crate) fn mount_label(spec: &Spec) -> Option<&str> {
+    label(spec.linux().as_ref()?.mount_label())
+}
+
+/// The label for the mounts of a config, if SELinux is there to take it.
+pub(super) fn of_mounts(spec: &Spec, modules: SecurityModules) -> Result<Option<&str>> {
+    let Some(context) = mount_label(spec) else { return Ok(None) };
+    let field = "linux.mountLabel";
+    require(field, context, modules.selinux, "SELinux")?;
+    Ok(Some(context))
+}
+
+/// Whether a new file system gets the label as its `context` option. The
+/// kernel's own are labelled by the policy, and a context of the config's own counts.
+pub(super) fn takes_context(kind: &str, data: &[DataOption]) -> bool {
+    const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+    !matches!(kind, "proc" | "sysfs" | "mqueue")
+        && !data.iter().any(|(key, _)| CONTEXTS.contains(&key.as_str()))
 }
 
 fn label(text: &Option<String>) -> Option<&str> {

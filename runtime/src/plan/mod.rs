@@ -10,8 +10,10 @@ mod cgroupfs;
 mod clocks;
 mod devices;
 mod labels;
+mod mount_ids;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod process;
 mod program;
 mod rootfs;
@@ -27,8 +29,9 @@ use std::path::{Path, PathBuf};
 use boathook_init::Step;
 use oci_spec::runtime::{Hook, Process, Spec};
 
+pub(crate) use labels::mount_label;
 pub use labels::{SecurityModules, wanted as wants_label};
-pub use program::{HostFd, Program};
+pub use program::{HostFd, MappedBy, MountIds, Program};
 
 use crate::cgroup::{CgroupPlan, Driver, Layout};
 use crate::hooks::Creating;
@@ -115,6 +118,7 @@ impl Plan {
         if namespaces.loopback() {
             build.push(&Step::Loopback {});
         }
+        net_devices::steps(&mut build, linux, &namespaces)?;
         build.push(&Step::Session {});
         if !context.no_new_keyring {
             build.keyring(context.id)?;
@@ -286,5 +290,7 @@ pub fn check_id(id: &str) -> Result<()> {
     Ok(())
 }
 
+#[cfg(test)]
+mod mount_tests;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use boathook_init::{Slot, Step};
 use super::text;
 use crate::Result;
 use crate::cgroup::{Kind, Layout};
+use crate::idmap::IdMappings;
 
 /// Something of the host that init gets as a descriptor, because it must not
 /// see the host's paths.
@@ -36,6 +37,8 @@ pub enum HostFd {
         source: PathBuf,
         /// With the mounts below it.
         recursive: bool,
+        /// With its ids mapped, if asked for.
+        idmap: Option<MountIds>,
     },
     /// A detached copy of a device node of the host.
     Device {
@@ -50,12 +53,34 @@ pub enum HostFd {
         /// Minor number that it has to have.
         minor: u32,
     },
+    /// A user namespace whose mappings a new file system's mount gets.
+    UserNamespace(MountIds),
     /// A detached copy of the container's cgroup directory in the n-th hierarchy.
     CgroupTree(usize),
     /// A detached copy of the host's null device.
     NullDevice,
     /// Standard input, output or error (0, 1, 2).
     Stdio(usize),
+}
+
+/// How the ids of a mount are mapped (`idmap` and `ridmap`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountIds {
+    /// Which field asks for it, for messages.
+    pub field: String,
+    /// Where the mappings come from.
+    pub by: MappedBy,
+    /// On the mounts below it as well.
+    pub recursive: bool,
+}
+
+/// Where the mappings of a mount come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MappedBy {
+    /// Mappings of the config: the mount's, or those of a new user namespace.
+    Mappings(IdMappings),
+    /// A user namespace that the container joins.
+    Namespace(PathBuf),
 }
 
 /// The steps of a plan, encoded as init reads them.

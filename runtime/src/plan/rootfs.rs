@@ -51,16 +51,11 @@ pub(super) fn steps(
 fn attach_root(build: &mut Builder, root: &Path, holds: bool) -> Result<Slot> {
     build.push(&Step::Propagation { flags: libc::MS_REC | libc::MS_SLAVE });
     let tree = build.fd(HostFd::Root(PathBuf::from(root)));
-    build.push(&Step::SetAttr {
-        tree,
-        set: 0,
-        clear: 0,
-        propagation: libc::MS_SLAVE,
-        recursive: 1,
-    });
     let place = if holds { root } else { Path::new("/") };
     let at = text::c_string("root.path", place.as_os_str().as_encoded_bytes())?;
     build.push(&Step::MountRoot { tree, at: &at });
+    let propagation = libc::MS_SLAVE;
+    build.push(&Step::SetAttr { tree, set: 0, clear: 0, propagation, recursive: 1 });
     Ok(tree)
 }
 

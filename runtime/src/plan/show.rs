@@ -6,7 +6,7 @@ use boathook_init::Step;
 use boathook_init::wire::Value;
 use serde_json::{Map, json};
 
-use super::{HostFd, Plan};
+use super::{HostFd, MappedBy, Plan};
 use crate::cgroup::{Base, CgroupPlan};
 
 impl Plan {
@@ -89,8 +89,15 @@ fn describe(fd: &HostFd) -> String {
         HostFd::Namespace { path, .. } => format!("namespace {}", path.display()),
         HostFd::Container => "the container's first process".to_owned(),
         HostFd::Root(path) => format!("root file system {}", path.display()),
-        HostFd::Bind { source, recursive: true, .. } => format!("tree at {}", source.display()),
-        HostFd::Bind { source, .. } => format!("mount at {}", source.display()),
+        HostFd::Bind { source, recursive, idmap, .. } => {
+            let what = if *recursive { "tree" } else { "mount" };
+            let mapped = if idmap.is_some() { ", its ids mapped" } else { "" };
+            format!("{what} at {}{mapped}", source.display())
+        }
+        HostFd::UserNamespace(ids) => match &ids.by {
+            MappedBy::Mappings(_) => format!("user namespace with the mappings of {}", ids.field),
+            MappedBy::Namespace(path) => format!("user namespace {}", path.display()),
+        },
         HostFd::Device { source, major, minor, .. } => {
             format!("device node {} ({major}:{minor})", source.display())
         }

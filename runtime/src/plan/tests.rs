@@ -19,7 +19,7 @@ const HYBRID: &str = "\
 41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
 ";
 
-fn config() -> Value {
+pub(super) fn config() -> Value {
     json!({
         "ociVersion": "1.2.0",
         "process": {
@@ -50,7 +50,11 @@ fn config() -> Value {
     })
 }
 
-fn plan(config: Value) -> Result<Plan> {
+pub(super) fn plan(config: Value) -> Result<Plan> {
+    plan_with(config, SecurityModules::default())
+}
+
+pub(super) fn plan_with(config: Value, modules: SecurityModules) -> Result<Plan> {
     let spec: Spec = serde_json::from_value(config).unwrap();
     let layout = Layout::parse(HYBRID).unwrap();
     let context = Context {
@@ -60,7 +64,7 @@ fn plan(config: Value) -> Result<Plan> {
         driver: Driver::Cgroupfs,
         no_pivot_root: false,
         no_new_keyring: false,
-        modules: SecurityModules::default(),
+        modules,
     };
     Plan::create(&spec, &context)
 }
@@ -178,18 +182,8 @@ fn a_plan_shows_itself_as_text_and_json() {
 fn labels_are_set_through_the_new_proc_before_the_identity() {
     let mut config = config();
     config["process"]["apparmorProfile"] = json!("cri-containerd.apparmor.d");
-    let spec: Spec = serde_json::from_value(config).unwrap();
-    let layout = Layout::parse(HYBRID).unwrap();
-    let context = Context {
-        id: "c1",
-        bundle: Path::new("/bundle"),
-        cgroups: &layout,
-        driver: Driver::Cgroupfs,
-        no_pivot_root: false,
-        no_new_keyring: false,
-        modules: SecurityModules { apparmor: true, selinux: false },
-    };
-    let plan = Plan::create(&spec, &context).unwrap();
+    let modules = SecurityModules { apparmor: true, selinux: false };
+    let plan = plan_with(config, modules).unwrap();
     let names = names(&plan);
     assert!(at(&names, "Label") < at(&names, "Identity"));
     let label = plan.program.steps().find_map(|step| match step {
@@ -373,7 +367,7 @@ fn clocks_are_set_before_anybody_lives_by_them() {
 }
 
 /// Applies `change` to the config and expects an error that starts with `field`.
-fn refused(kind: ErrorKind, field: &str, change: impl FnOnce(&mut Value)) {
+pub(super) fn refused(kind: ErrorKind, field: &str, change: impl FnOnce(&mut Value)) {
     let mut config = config();
     change(&mut config);
     let error = plan(config).map(|p| p.to_string()).unwrap_err();

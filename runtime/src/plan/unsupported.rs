@@ -19,8 +19,5 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
         return Err(Error::field("ociVersion", format!("{version:?} is not a version 1.x")));
     }
     let Some(linux) = spec.linux() else { return Ok(()) };
-    let filled = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    refuse("linux.mountLabel", filled(linux.mount_label()))?;
-    refuse("linux.intelRdt", linux.intel_rdt().is_some())?;
-    refuse("linux.netDevices", linux.net_devices().as_ref().is_some_and(|n| !n.is_empty()))
+    refuse("linux.intelRdt", linux.intel_rdt().is_some())
 }

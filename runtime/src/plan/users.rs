@@ -6,10 +6,7 @@ use std::fmt::Write as _;
 use oci_spec::runtime::{Linux, LinuxIdMapping, Process};
 
 use super::text;
-use crate::{Error, Result};
-
-/// Most ranges that the kernel takes (user_namespaces(7), since Linux 4.15).
-const RANGES_MAX: usize = 340;
+use crate::{Error, Result, idmap};
 
 /// Checked maps of users and groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,48 +55,15 @@ impl IdMaps {
 }
 
 fn has(field: &str, ranges: &[LinuxIdMapping], id: u32) -> Result<()> {
-    if ranges.iter().any(|range| holds(range.container_id(), range.size(), id)) {
+    if ranges.iter().any(|range| idmap::holds(range.container_id(), range.size(), id)) {
         return Ok(());
     }
     Err(Error::field(field, format!("{id} is not mapped in the container's user namespace")))
 }
 
-fn holds(first: u32, count: u32, id: u32) -> bool {
-    id.checked_sub(first).is_some_and(|offset| offset < count)
-}
-
 /// What the kernel would refuse without saying why.
 fn checked(field: &str, ranges: &[LinuxIdMapping]) -> Result<Vec<LinuxIdMapping>> {
-    if ranges.len() > RANGES_MAX {
-        let problem = format!("{} ranges are more than {RANGES_MAX}", ranges.len());
-        return Err(Error::field(field, problem));
-    }
-    for (index, range) in ranges.iter().enumerate() {
-        let field = format!("{field}[{index}]");
-        if range.size() == 0 {
-            return Err(Error::field(format!("{field}.size"), "must not be 0"));
-        }
-        for (name, first) in [("containerID", range.container_id()), ("hostID", range.host_id())] {
-            // The last id there could be is none: it stands for "unchanged".
-            if first.checked_add(range.size()).is_none() {
-                let problem =
-                    format!("{first} and {} ids from there end above 4294967294", range.size());
-                return Err(Error::field(format!("{field}.{name}"), problem));
-            }
-        }
-        for (earlier, other) in ranges.iter().take(index).enumerate() {
-            let sides = [
-                ("containerID", range.container_id(), other.container_id()),
-                ("hostID", range.host_id(), other.host_id()),
-            ];
-            for (name, one, two) in sides {
-                if holds(one, range.size(), two) || holds(two, other.size(), one) {
-                    let problem = format!("{one} overlaps with range {earlier}");
-                    return Err(Error::field(format!("{field}.{name}"), problem));
-                }
-            }
-        }
-    }
+    idmap::check(field, ranges)?;
     if !ranges.iter().any(|range| range.container_id() == 0) {
         return Err(Error::field(field, "id 0 of the container is not mapped"));
     }

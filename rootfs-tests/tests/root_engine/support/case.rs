@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::payload;
 use super::streams::Streams;
-use super::{Arena, LIMIT, Live};
+use super::{Arena, LIMIT, Live, sys};
 
 /// A bundle with containerd's default config, to be changed and then run.
 #[derive(Debug)]
@@ -150,6 +150,25 @@ impl<'a> Case<'a> {
     /// Runs the container to its end and deletes it.
     pub(crate) fn run(&self) -> Outcome {
         self.start().finish()
+    }
+
+    /// Creates the container as on a kernel without the system call `number`.
+    pub(crate) fn create_without(&self, number: libc::c_long) -> Result<Live> {
+        self.save();
+        let (stdio, streams) = Streams::pipes();
+        let (engine, id, options) = (self.arena.engine.clone(), self.id.as_str(), self.options);
+        let bundle = self.bundle.dir.as_path();
+        let created = std::thread::scope(|scope| {
+            let create = move || {
+                sys::take_away(&[number], &[]).expect("seccomp");
+                let spec = spec::load(bundle)?;
+                engine.create(Create { id, bundle, spec: &spec, stdio, options, deadline: LIMIT })
+            };
+            scope.spawn(create).join().expect("no panic")
+        })?;
+        let mut live = Live::new(created, self.config["process"].clone());
+        live.streams = Some(streams);
+        Ok(live)
     }
 
     /// The error of a create that must fail.

@@ -4,6 +4,7 @@ pub(crate) mod arena;
 pub(crate) mod case;
 pub(crate) mod census;
 pub(crate) mod harness;
+pub(crate) mod hostmount;
 pub(crate) mod live;
 pub(crate) mod mountinfo;
 pub(crate) mod payload;
