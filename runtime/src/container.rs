@@ -17,6 +17,7 @@ use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::{self, Later};
 use crate::plan::Plan;
 use crate::process::{Process, send_signal, wait_readable};
+use crate::resctrl::Groups;
 use crate::seccomp::agent::Agent;
 use crate::seccomp::{Filter, Listener};
 use crate::state::{self, SeccompRecord, State, start_time};
@@ -36,6 +37,7 @@ pub struct Container {
     private_pid: bool,
     keyring: bool,
     seccomp: Option<SeccompRecord>,
+    resctrl: Option<Box<Groups>>,
     cgroup: Cgroup,
     pidfd: Option<OwnedFd>,
     /// Kept only where there are any.
@@ -64,6 +66,7 @@ impl Container {
             private_pid: state.boathook.private_pid,
             keyring: state.boathook.keyring,
             seccomp,
+            resctrl: state.boathook.resctrl.clone().map(Box::new),
             cgroup,
             pidfd,
             annotations: match told {
@@ -129,6 +132,9 @@ impl Container {
         });
         match launched {
             Ok(Launched { mut process, console, .. }) => {
+                if let Some(groups) = &self.resctrl {
+                    groups.join(process.pid())?;
+                }
                 if let Some(listener) = plan.seccomp.as_ref().and_then(|f| f.listener.as_ref()) {
                     process.set_agent(self.agent(listener, process.pid(), "running")?);
                 }
@@ -320,6 +326,9 @@ impl Container {
         if self.cgroup.delete(Instant::now()).is_err() {
             self.cgroup.kill_all(until)?;
             self.cgroup.delete(until)?;
+        }
+        if let Some(groups) = &self.resctrl {
+            groups.remove();
         }
         if let Some(hooks) = &self.hooks {
             // The specification wants a warning at most; the container is gone in any case.

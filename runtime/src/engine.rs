@@ -13,6 +13,7 @@ use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::Later;
 use crate::plan::{Context, Plan, SecurityModules, mount_label, wants_label};
 use crate::process::Process;
+use crate::resctrl::{self, Groups, GroupsUndo};
 use crate::seccomp::agent;
 use crate::state::{self, Private, State, StateDir, start_time};
 use crate::{Result, image};
@@ -135,6 +136,8 @@ impl Engine {
             Some(plan) => CgroupUndo(Some(Cgroup::create(hierarchies, plan)?)),
             None => CgroupUndo(None),
         };
+        let groups = plan.resctrl.as_ref().map(|p| Groups::make(p, &resctrl::mount_point()?));
+        let groups = GroupsUndo::new(groups.transpose()?);
         let record = |process: &Process| -> Result<State> {
             Ok(State {
                 oci_version: request.spec.version().clone(),
@@ -148,6 +151,7 @@ impl Engine {
                     private_pid: plan.private_pid,
                     keyring: !request.options.no_new_keyring,
                     cgroup: cgroup.get()?.record(),
+                    resctrl: groups.get().cloned(),
                     seccomp: seccomp.clone(),
                     hooks: Later::of(request.spec),
                 },
@@ -174,6 +178,9 @@ impl Engine {
                 return Err(error);
             }
         };
+        if let Some(groups) = groups.get() {
+            groups.join(process.pid())?;
+        }
         let state = record(&process)?;
         dir.save(&state)?;
         let pidfd = process
@@ -185,6 +192,7 @@ impl Engine {
             process.set_agent(container.agent(listener, process.pid(), "created")?);
         }
         dir.keep();
+        groups.keep();
         if let Some(devices) = devices {
             devices.keep();
         }

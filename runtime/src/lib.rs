@@ -25,6 +25,7 @@ mod netdev;
 pub mod plan;
 pub mod process;
 mod report;
+pub mod resctrl;
 pub mod seccomp;
 pub mod spec;
 pub mod state;

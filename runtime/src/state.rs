@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::CgroupRecord;
 use crate::hooks::Later;
 use crate::plan::check_id;
+use crate::resctrl::Groups;
 use crate::seccomp::{self, Filter, Listener};
 use crate::{Error, ErrorKind, Result};
 
@@ -64,6 +65,9 @@ pub struct Private {
     pub keyring: bool,
     /// The cgroup.
     pub cgroup: CgroupRecord,
+    /// Its resctrl groups; `None` without `linux.intelRdt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Groups>,
     /// How the filter in `seccomp.bpf` is loaded; `None` without a filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<SeccompRecord>,

@@ -18,6 +18,7 @@ tests!(
     out_of_memory_is_told_and_ends_in_137,
     the_number_of_processes_is_limited,
     too_little_memory_for_a_start_is_told,
+    cache_classes_need_resctrl,
 );
 
 /// A file of the container's cgroup in a v1 hierarchy.
@@ -150,4 +151,18 @@ fn too_little_memory_for_a_start_is_told(arena: &Arena) {
         assert!(text.contains("memory limit"), "{text}");
         assert!(begin.elapsed() < LIMIT - Duration::from_secs(1), "{text}");
     }
+}
+
+/// Red if a class of service is forgotten where there are none.
+fn cache_classes_need_resctrl(arena: &Arena) {
+    let mut case = arena.sleeper();
+    case.config["linux"]["intelRdt"] = json!({ "closID": "gold" });
+    let error = case.refused();
+    let mounted = fs::read_to_string("/proc/mounts").unwrap().contains(" resctrl ");
+    let (kind, field) = match mounted {
+        true => (ErrorKind::InvalidInput, "linux.intelRdt.closID: "),
+        false => (ErrorKind::Unsupported, "linux.intelRdt: the resctrl file system"),
+    };
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().starts_with(field), "{error}");
 }

@@ -173,6 +173,56 @@ fn a_new_period_keeps_the_quota() {
     assert_eq!(tree.text("a/leaf/cpu.max"), "30000");
 }
 
+/// Red if an update of some kind writes another file, or another value, than the create.
+#[test]
+fn an_update_reaches_every_kind() {
+    let tree = Tree::v2("cpuset cpu io memory hugetlb pids rdma");
+    let rows = [
+        (
+            r#"{"cpu":{"cpus":"0-1","mems":"0"}}"#,
+            &[("cpuset.cpus", "0-1"), ("cpuset.mems", "0")][..],
+        ),
+        (
+            r#"{"cpu":{"shares":1024,"quota":20000,"period":50000,"burst":1000,"idle":1}}"#,
+            &[
+                ("cpu.weight", "100"),
+                ("cpu.max", "20000 50000"),
+                ("cpu.max.burst", "1000"),
+                ("cpu.idle", "1"),
+            ],
+        ),
+        (
+            r#"{"memory":{"limit":4096,"swap":12288,"reservation":2048}}"#,
+            &[("memory.max", "4096"), ("memory.swap.max", "8192"), ("memory.low", "2048")],
+        ),
+        (r#"{"pids":{"limit":0}}"#, &[("pids.max", "1")]),
+        (r#"{"pids":{"limit":-1}}"#, &[("pids.max", "max")]),
+        (
+            r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#,
+            &[("hugetlb.2MB.max", "4194304"), ("hugetlb.2MB.rsvd.max", "4194304")],
+        ),
+        (r#"{"rdma":{"mlx5_1":{"hcaHandles":2}}}"#, &[("rdma.max", "mlx5_1 hca_handle=2")]),
+        (r#"{"unified":{"memory.high":"7"}}"#, &[("memory.high", "7")]),
+        (
+            r#"{"blockIO":{"weight":100,"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":7}]}}"#,
+            &[("io.bfq.weight", "100"), ("io.max", "8:0 rbps=7")],
+        ),
+    ];
+    let group = || tree.group("/a/leaf");
+    for (json, want) in rows {
+        for (file, _) in want {
+            tree.file(&format!("a/leaf/{file}"), "");
+        }
+        group().update(&resources(json)).unwrap_or_else(|error| panic!("{json}: {error}"));
+        for (file, value) in want {
+            assert_eq!(tree.text(&format!("a/leaf/{file}")), *value, "{json}");
+        }
+    }
+    let text = |json: &str| group().update(&resources(json)).unwrap_err().to_string();
+    assert!(text(r#"{"network":{"classID":1}}"#).starts_with("linux.resources.network.classID: "));
+    assert!(text(r#"{"cpu":{"realtimeRuntime":1}}"#).contains("only on cgroup v1"));
+}
+
 /// Red if a new limit below usage is written although the caller asked to be
 /// spared: the kernel would kill to get there.
 #[test]

@@ -12,6 +12,28 @@ use crate::error::{Error, Result};
 /// with none, and no task can enter it then. What the config sets itself is
 /// left to it in the leaf.
 pub(super) fn prepare(group: &Cgroup, writes: &[Write]) -> Result<()> {
+    real_time(group, writes);
+    cpus(group, writes)
+}
+
+/// Real-time CPU time is handed down. A parent that was made on the way has
+/// none, so it gets what the leaf will ask for; that it cannot be had is told
+/// by the write to the leaf.
+fn real_time(group: &Cgroup, writes: &[Write]) {
+    let wanted = writes.iter().filter(|write| write.file.starts_with("cpu.rt_"));
+    let Some(index) = group.hierarchies.layout().index_of(Controller::Cpu) else { return };
+    let Some(member) = group.members.iter().find(|m| m.index == index) else { return };
+    let root = group.hierarchies.root(index);
+    for write in wanted {
+        let lengths = member.made.iter().filter(|length| **length < member.path.len());
+        for path in lengths.filter_map(|length| member.path.get(..*length)) {
+            let _ = At { root, path }.write(&write.file, &write.value);
+        }
+    }
+}
+
+/// CPUs and memory nodes.
+fn cpus(group: &Cgroup, writes: &[Write]) -> Result<()> {
     let layout = group.hierarchies.layout();
     let index = layout.index_of(Controller::Cpuset).filter(|_| !layout.on_v2(Controller::Cpuset));
     let Some(index) = index else { return Ok(()) };

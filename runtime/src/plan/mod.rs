@@ -21,7 +21,6 @@ mod sched;
 mod show;
 mod sysctl;
 mod text;
-mod unsupported;
 mod users;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +34,7 @@ pub use program::{HostFd, MappedBy, MountIds, Program};
 
 use crate::cgroup::{CgroupPlan, Driver, Layout};
 use crate::hooks::Creating;
+use crate::resctrl::ResctrlPlan;
 use crate::seccomp::{self, Filter};
 use crate::{Error, Result};
 use namespaces::{Birth, NEWPID, NEWUSER, Namespaces};
@@ -72,6 +72,8 @@ pub struct Plan {
     pub joined_pid: Option<PathBuf>,
     /// The cgroup to make; `None` for a process in an existing container.
     pub cgroup: Option<CgroupPlan>,
+    /// Its share of caches and memory bandwidth, if the config says something of it.
+    pub resctrl: Option<ResctrlPlan>,
     /// Written to the process's `oom_score_adj` before init runs a step.
     pub oom_score_adj: Option<i32>,
     /// Whether init will send a terminal's master.
@@ -99,7 +101,7 @@ impl Plan {
     /// `InvalidInput` naming the field, `Unsupported` for a field that this
     /// version cannot honour.
     pub fn create(spec: &Spec, context: &Context<'_>) -> Result<Self> {
-        unsupported::check(spec)?;
+        check_version(spec.version())?;
         crate::hooks::check(spec)?;
         check_id(context.id)?;
         let process = spec.process().as_ref().ok_or_else(|| Error::field("process", "missing"))?;
@@ -109,6 +111,8 @@ impl Plan {
         namespaces.check_process(process)?;
         let born = namespaces.birth();
         let cgroup = cgroup_plan(spec, context)?;
+        let rdt = linux.intel_rdt().as_ref();
+        let resctrl = rdt.map(|rdt| ResctrlPlan::new(rdt, context.id)).transpose()?;
         let seccomp = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
 
         let mut build = Builder::new();
@@ -137,6 +141,7 @@ impl Plan {
             birth: born != Birth::Clone,
             joined_pid: namespaces.joined_pid().map(Path::to_owned),
             cgroup: Some(cgroup),
+            resctrl,
             oom_score_adj: process.oom_score_adj(),
             terminal: process.terminal().unwrap_or(false),
             program_name: process::name(process)?,
@@ -195,6 +200,7 @@ impl Plan {
             birth,
             joined_pid: None,
             cgroup: None,
+            resctrl: None,
             oom_score_adj: process.oom_score_adj(),
             terminal: process.terminal().unwrap_or(false),
             program_name: process::name(process)?,
@@ -244,6 +250,7 @@ impl Plan {
             birth,
             joined_pid: None,
             cgroup: None,
+            resctrl: None,
             oom_score_adj: None,
             terminal: false,
             program_name: hook.path().display().to_string(),
@@ -263,6 +270,14 @@ fn cgroup_plan(spec: &Spec, context: &Context<'_>) -> Result<CgroupPlan> {
     let path = path.map(|p| text::utf8("linux.cgroupsPath", p)).transpose()?;
     let resources = linux.and_then(|l| l.resources().as_ref());
     CgroupPlan::new(path, context.id, context.driver, resources, context.cgroups)
+}
+
+/// Versions of the specification are SemVer, and 1.x stays compatible.
+fn check_version(version: &str) -> Result<()> {
+    match version.strip_prefix("1.") {
+        Some(_) => Ok(()),
+        None => Err(Error::field("ociVersion", format!("{version:?} is not a version 1.x"))),
+    }
 }
 
 /// The directory of the root file system, absolute.

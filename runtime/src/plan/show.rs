@@ -17,6 +17,7 @@ impl Plan {
         json!({
             "clone": clone_names(self.clone_flags),
             "cgroup": self.cgroup.as_ref().map(cgroup_lines),
+            "resctrl": self.resctrl.as_ref().map(ToString::to_string),
             "oomScoreAdj": self.oom_score_adj,
             "descriptors": fds,
             "steps": steps,
@@ -31,6 +32,9 @@ impl fmt::Display for Plan {
             for line in cgroup_lines(cgroup) {
                 writeln!(f, "  {line}")?;
             }
+        }
+        if let Some(resctrl) = &self.resctrl {
+            writeln!(f, "{resctrl}")?;
         }
         if let Some(score) = self.oom_score_adj {
             writeln!(f, "oom_score_adj {score}")?;

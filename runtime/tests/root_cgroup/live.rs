@@ -89,6 +89,76 @@ fn updates_go_up_and_down() {
     arena.assert_clean();
 }
 
+/// Red if one kind of limit cannot be changed under a running process, or an update
+/// reaches another file. Each line is an update and what the files hold after it.
+#[test]
+fn every_kind_changes_under_a_running_process() {
+    let arena = Arena::new();
+    let group = arena.create("c", r#"{"cpu":{"shares":500,"cpus":"0"}}"#);
+    let child = Child::sleeper(&group);
+    let updates: [(&str, &[(&str, &str, &str)]); 7] = [
+        (r#"{"cpu":{"idle":1}}"#, &[("cpu", "cpu.idle", "1")]),
+        // An idle group takes no shares: the order is found by trying.
+        (r#"{"cpu":{"shares":700,"idle":0}}"#, &[("cpu", "cpu.shares", "700")]),
+        (
+            r#"{"memory":{"reservation":8388608,"swappiness":7,"disableOOMKiller":true}}"#,
+            &[
+                ("memory", "memory.soft_limit_in_bytes", "8388608"),
+                ("memory", "memory.swappiness", "7"),
+            ],
+        ),
+        (r#"{"pids":{"limit":0}}"#, &[("pids", "pids.max", "0")]),
+        (r#"{"pids":{"limit":-1}}"#, &[("pids", "pids.max", "max")]),
+        (r#"{"cpu":{"quota":-1}}"#, &[("cpu", "cpu.cfs_quota_us", "-1")]),
+        (r#"{"cpu":{"period":50000}}"#, &[("cpu", "cpu.cfs_period_us", "50000")]),
+    ];
+    for (json, want) in updates {
+        group.update(&parse(json)).unwrap_or_else(|error| panic!("{json}: {error}"));
+        for (controller, file, value) in want {
+            assert_eq!(arena.text(controller, &format!("c/{file}")), *value, "{json}");
+        }
+    }
+    assert_eq!(arena.text("cpu", "c/cpu.idle"), "0");
+    let all = arena.text("cpuset", "cpuset.cpus");
+    for cpus in [all.as_str(), "0"] {
+        let json = format!(r#"{{"cpu":{{"cpus":"{cpus}","mems":"0"}}}}"#);
+        group.update(&parse(&json)).unwrap();
+        assert_eq!(arena.text("cpuset", "c/cpuset.cpus"), cpus);
+    }
+    assert!(arena.text("memory", "c/memory.oom_control").starts_with("oom_kill_disable 1"));
+    group.kill_all(deadline()).unwrap();
+    child.wait();
+    group.delete(deadline()).unwrap();
+    arena.assert_clean();
+}
+
+/// Red if real-time CPU time does not reach a cgroup whose parents were made with it, or one
+/// that cannot have it passes.
+#[test]
+fn real_time_is_handed_down() {
+    let arena = Arena::new();
+    let own = arena.host("cpu", "");
+    if !own.join("cpu.rt_runtime_us").exists() {
+        // Built without CONFIG_RT_GROUP_SCHED: then it must say so.
+        let error = arena.try_create("c", r#"{"cpu":{"realtimeRuntime":1000}}"#).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        return arena.assert_clean();
+    }
+    let json = r#"{"cpu":{"realtimePeriod":500000,"realtimeRuntime":1000}}"#;
+    let error = arena.try_create("x/c", json).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert!(error.to_string().starts_with("linux.resources.cpu.realtimeRuntime: "), "{error}");
+    arena.assert_clean();
+    std::fs::write(own.join("cpu.rt_runtime_us"), "10000").unwrap();
+    let group = arena.create("x/c", json);
+    assert_eq!(arena.text("cpu", "x/c/cpu.rt_runtime_us"), "1000");
+    assert_eq!(arena.text("cpu", "x/c/cpu.rt_period_us"), "500000");
+    group.update(&parse(r#"{"cpu":{"realtimeRuntime":500}}"#)).unwrap();
+    assert_eq!(arena.text("cpu", "x/c/cpu.rt_runtime_us"), "500");
+    group.delete(deadline()).unwrap();
+    arena.assert_clean();
+}
+
 /// Red if an update that fails leaves half of its limits behind.
 #[test]
 fn a_refused_update_changes_nothing() {
