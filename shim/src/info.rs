@@ -60,23 +60,64 @@ fn runtime_info(stdin: &[u8]) -> Result<RuntimeInfo> {
 }
 
 /// The features document of the runtime specification (features.md). Only what
-/// the engine does is in it: callers refuse pods by what is missing.
+/// the engine does is in it: callers refuse pods by what is missing. Whether
+/// the host's kernel has it too is another question, which the document leaves open.
 fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.1",
+        "ociVersionMax": "1.3.0",
+        "hooks": [
+            "prestart", "createRuntime", "createContainer", "startContainer", "poststart",
+            "poststop",
+        ],
         "mountOptions": boathook_fs::flags::known_options().collect::<Vec<_>>(),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "namespaces": NAMESPACES,
             "capabilities": capabilities(),
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
+                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
             },
-            "seccomp": { "enabled": false },
-            "apparmor": { "enabled": false },
-            "selinux": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "seccomp": seccomp(),
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+            "memoryPolicy": {
+                "modes": [
+                    "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",
+                    "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE",
+                ],
+                "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
+            },
+            "mountExtensions": { "idmap": { "enabled": true } },
+            "netDevices": { "enabled": true },
         },
+    })
+}
+
+const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
+
+/// What profiles may ask for (docs/seccomp.md).
+fn seccomp() -> Value {
+    let flags = [
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+    ];
+    json!({
+        "enabled": true,
+        "actions": [
+            "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
+            "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE",
+            "SCMP_ACT_TRAP",
+        ],
+        "operators": [
+            "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
+            "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE",
+        ],
+        "archs": ["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
+        "knownFlags": flags,
+        "supportedFlags": flags,
     })
 }
 
@@ -88,6 +129,12 @@ fn capabilities() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use boathook_runtime::Plan;
+    use boathook_runtime::cgroup::{Driver, Layout};
+    use boathook_runtime::plan::{Context, SecurityModules};
+
     use super::*;
     use crate::failure::ErrorKind;
 
@@ -100,6 +147,93 @@ mod tests {
         let linux = features.linux().clone().unwrap();
         assert!(linux.capabilities().as_ref().unwrap().contains(&"CAP_SYS_ADMIN".to_owned()));
         assert!(features.mount_options().as_ref().unwrap().contains(&"rbind".to_owned()));
+    }
+
+    /// Whether the engine takes a config with `change` made to it.
+    fn taken(change: impl FnOnce(&mut Value)) -> bool {
+        let mut config = json!({
+            "ociVersion": "1.3.0",
+            "process": { "user": { "uid": 0, "gid": 0 }, "args": ["x"], "cwd": "/" },
+            "root": { "path": "rootfs" },
+            "mounts": [],
+            "linux": { "namespaces": [{ "type": "mount" }] },
+        });
+        change(&mut config);
+        let layout = "36 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n";
+        let context = Context {
+            id: "c",
+            bundle: Path::new("/b"),
+            cgroups: &Layout::parse(layout).unwrap(),
+            driver: Driver::Cgroupfs,
+            no_pivot_root: false,
+            no_new_keyring: false,
+            modules: SecurityModules { apparmor: true, selinux: true },
+        };
+        Plan::create(&serde_json::from_value(config).unwrap(), &context).is_ok()
+    }
+
+    /// Red when the document claims what the engine refuses, or keeps quiet about what it does.
+    #[test]
+    fn the_document_is_what_the_engine_does() {
+        let mapping = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+        for kind in ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"] {
+            let done = taken(|c| {
+                let add =
+                    |list: &mut Value| list.as_array_mut().unwrap().push(json!({ "type": kind }));
+                if kind != "mount" {
+                    add(&mut c["linux"]["namespaces"]);
+                }
+                if kind == "user" {
+                    c["linux"]["uidMappings"] = mapping.clone();
+                    c["linux"]["gidMappings"] = mapping.clone();
+                }
+            });
+            assert_eq!(done, NAMESPACES.contains(&kind), "{kind}");
+        }
+        let features = features();
+        let claims = |pointer: &str| features.pointer(pointer) == Some(&json!(true));
+        let idmap = taken(|c| {
+            c["mounts"] = json!([{ "destination": "/x", "type": "bind", "source": "/x",
+                "options": ["bind", "idmap"], "uidMappings": mapping, "gidMappings": mapping }]);
+        });
+        assert_eq!(idmap, claims("/linux/mountExtensions/idmap/enabled"));
+        let devices = taken(|c| {
+            c["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "network" }]);
+            c["linux"]["netDevices"] = json!({ "x": {} });
+        });
+        assert_eq!(devices, claims("/linux/netDevices/enabled"));
+        let rdt = taken(|c| c["linux"]["intelRdt"] = json!({ "closID": "x" }));
+        assert_eq!(rdt, claims("/linux/intelRdt/enabled"));
+        for (field, label) in [("apparmorProfile", "apparmor"), ("selinuxLabel", "selinux")] {
+            let done = taken(|c| c["process"][field] = json!("x"));
+            assert_eq!(done, claims(&format!("/linux/{label}/enabled")), "{label}");
+        }
+        for mode in features["linux"]["memoryPolicy"]["modes"].as_array().unwrap() {
+            assert!(taken(|c| c["linux"]["memoryPolicy"] = json!({ "mode": mode })), "{mode}");
+        }
+        for (list, place) in [("actions", "action"), ("operators", "op"), ("archs", "arch")] {
+            for name in features["linux"]["seccomp"][list].as_array().unwrap() {
+                let argument =
+                    |op: &str| json!([{ "index": 0, "value": 1, "valueTwo": 1, "op": op }]);
+                let name = name.as_str().unwrap();
+                let (action, op, arch) = match place {
+                    "action" => (name, "SCMP_CMP_EQ", "SCMP_ARCH_X86_64"),
+                    "op" => ("SCMP_ACT_ERRNO", name, "SCMP_ARCH_X86_64"),
+                    _ => ("SCMP_ACT_ERRNO", "SCMP_CMP_EQ", name),
+                };
+                let done = taken(|c| {
+                    c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW",
+                        "listenerPath": "/run/agent", "architectures": [arch],
+                        "syscalls": [{ "names": ["mkdir"], "action": action,
+                            "args": argument(op) }] });
+                    if action != "SCMP_ACT_NOTIFY" {
+                        let seccomp = c["linux"]["seccomp"].as_object_mut().unwrap();
+                        seccomp.remove("listenerPath");
+                    }
+                });
+                assert!(done, "{name}");
+            }
+        }
     }
 
     #[test]
