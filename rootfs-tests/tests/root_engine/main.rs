@@ -18,6 +18,7 @@ mod escapes;
 mod exec;
 mod failing_calls;
 mod faults;
+mod hooks;
 mod identity;
 mod idmap;
 mod input;
@@ -30,6 +31,7 @@ mod net_devices;
 mod old_kernels;
 mod process;
 mod resources;
+mod scheduling;
 mod seccomp;
 mod streams;
 mod terminal;
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         ("exec", exec::TESTS),
         ("failing_calls", failing_calls::TESTS),
         ("faults", faults::TESTS),
+        ("hooks", hooks::TESTS),
         ("identity", identity::TESTS),
         ("idmap", idmap::TESTS),
         ("input", input::TESTS),
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         ("old_kernels", old_kernels::TESTS),
         ("process", process::TESTS),
         ("resources", resources::TESTS),
+        ("scheduling", scheduling::TESTS),
         ("seccomp", seccomp::TESTS),
         ("streams", streams::TESTS),
         ("terminal", terminal::TESTS),

@@ -89,14 +89,17 @@ fn updates_go_up_and_down() {
     arena.assert_clean();
 }
 
+/// An update, and what files of which controllers hold after it.
+type Update = (&'static str, &'static [(&'static str, &'static str, &'static str)]);
+
 /// Red if one kind of limit cannot be changed under a running process, or an update
-/// reaches another file. Each line is an update and what the files hold after it.
+/// reaches another file.
 #[test]
 fn every_kind_changes_under_a_running_process() {
     let arena = Arena::new();
     let group = arena.create("c", r#"{"cpu":{"shares":500,"cpus":"0"}}"#);
     let child = Child::sleeper(&group);
-    let updates: [(&str, &[(&str, &str, &str)]); 7] = [
+    let updates: [Update; 7] = [
         (r#"{"cpu":{"idle":1}}"#, &[("cpu", "cpu.idle", "1")]),
         // An idle group takes no shares: the order is found by trying.
         (r#"{"cpu":{"shares":700,"idle":0}}"#, &[("cpu", "cpu.shares", "700")]),
