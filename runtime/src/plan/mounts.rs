@@ -319,7 +319,8 @@ impl View<'_> {
             (b"sysfs", _) if self.namespaces.own_user() && self.namespaces.foreign_net() => {
                 let field = "sysfs of the host".to_owned();
                 let source_path = PathBuf::from("/sys");
-                let host = HostFd::Bind { field, source: source_path, recursive: false, idmap: None };
+                let host =
+                    HostFd::Bind { field, source: source_path, recursive: false, idmap: None };
                 let (host, slot) = (build.fd(host), build.make());
                 build.push(&Step::NewSysfs { slot, host, source, options: list, attrs });
                 slot
