@@ -230,7 +230,8 @@ impl Container {
         }
     }
 
-    fn ended(&self) -> bool {
+    /// Whether its first process has ended.
+    pub fn ended(&self) -> bool {
         let Some(pidfd) = &self.pidfd else { return true };
         crate::process::poll_readable(pidfd.as_fd(), Duration::ZERO)
     }

@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod engine;
 pub mod error;
 pub mod exec;
+pub mod helper;
 pub mod hooks;
 pub mod idmap;
 mod image;
