@@ -53,13 +53,20 @@ pub struct HttpGetAction {
 }
 
 /// One header of a request.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpHeader {
     /// Its name.
     pub name: String,
     /// Its value.
     pub value: String,
+}
+
+/// Without the value, which may be a secret.
+impl fmt::Debug for HttpHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpHeader").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// `tcpSocket`

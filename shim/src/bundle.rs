@@ -104,7 +104,8 @@ pub fn remove_address(bundle: &Path) {
     let _ = fs::remove_file(bundle.join(ADDRESS));
 }
 
-fn replace(bundle: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+/// Replaces a file so that readers see all of a version or nothing.
+pub(crate) fn replace(bundle: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let draft = bundle.join(format!(".{name}.{}", std::process::id()));
     let path = bundle.join(name);
     fs::write(&draft, bytes).and_then(|()| fs::rename(&draft, &path)).map_err(|e| {

@@ -8,7 +8,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use boathook_fs::rootfs::unmount_rootfs;
 use boathook_runtime::{Engine, ErrorKind};
@@ -16,13 +16,15 @@ use protobuf::Message;
 
 use crate::args::Flags;
 use crate::bundle::{self, Record};
-use crate::effects::DEFAULT_ROOT;
+use crate::effects::{DEFAULT_ROOT, hooks};
 use crate::failure::{Failure, Result};
 use crate::proto;
 use crate::table::Exit;
 
 /// The daemon kills this command after 5 s.
 const LIMIT: Duration = Duration::from_secs(4);
+/// How much of that a hook may take that was interrupted by the server's end.
+const HOOK_LIMIT: Duration = Duration::from_millis(1500);
 /// The status of a container nobody saw ending: killed.
 const KILLED: u32 = 137;
 
@@ -62,8 +64,16 @@ fn remove(flags: &Flags, bundle: &Path, record: &Record) -> Result<()> {
         false => record.root.clone(),
     };
     let engine = Engine::new(&root);
+    let begun = Instant::now();
     let removed = match engine.open(&flags.id) {
-        Ok(container) => container.delete(LIMIT).map_err(Failure::from),
+        Ok(container) => {
+            let dir = root.join(&flags.id);
+            let again = hooks::deliver_again(&container, bundle, &dir, HOOK_LIMIT);
+            // The container goes in any case.
+            let _ = again.inspect_err(report);
+            hooks::remove_record(&dir);
+            container.delete(LIMIT.saturating_sub(begun.elapsed())).map_err(Failure::from)
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error.into()),
     };

@@ -81,6 +81,8 @@ pub struct Driver {
     effects: Effects,
     waiting: HashMap<Token, oneshot::Sender<Result<Answer>>>,
     stopping: bool,
+    /// The moment that the table counts time from.
+    epoch: Instant,
 }
 
 async fn at(time: Option<Instant>) {
@@ -94,7 +96,13 @@ impl Driver {
     /// A driver with an empty table.
     pub(crate) fn new(effects: Effects) -> Self {
         let (table, first) = Table::new();
-        let mut driver = Self { table, effects, waiting: HashMap::new(), stopping: false };
+        let mut driver = Self {
+            table,
+            effects,
+            waiting: HashMap::new(),
+            stopping: false,
+            epoch: Instant::now(),
+        };
         for action in first {
             driver.act(action);
         }
@@ -158,6 +166,7 @@ impl Driver {
 
     fn apply(&mut self, input: Input) {
         let mut next = Some(input);
+        self.table.set_time(self.epoch.elapsed());
         while let Some(input) = next {
             if !matches!(input, Input::Call(..)) {
                 crate::debug!("input {input:?}");

@@ -27,6 +27,7 @@ use crate::table::{Action, Answer, ContainerNo, Exit, Input, Outcome, ProcessNo,
 mod create;
 mod delete;
 mod exec;
+pub(crate) mod hooks;
 
 use create::NewContainer;
 use exec::NewProcess;
@@ -81,6 +82,8 @@ pub(crate) struct Effects {
     records: HashMap<ContainerNo, Record>,
     processes: HashMap<ProcessNo, LiveProcess>,
     ready: VecDeque<Input>,
+    /// Containers with a policy.
+    lives: HashMap<ContainerNo, hooks::Life>,
 }
 
 impl Effects {
@@ -100,6 +103,7 @@ impl Effects {
             records: HashMap::new(),
             processes: HashMap::new(),
             ready: VecDeque::new(),
+            lives: HashMap::new(),
         }
     }
 
@@ -177,6 +181,9 @@ impl Effects {
                 let there = self.containers.get(&no).is_some_and(|live| live.bundle.exists());
                 self.ready.push_back(Input::Finished(Outcome::Bundle(no, there)));
             }
+            Action::RunHook(no, hook) => self.run_hook(no, hook),
+            Action::EndHooks(no) => self.end_hooks(no),
+            Action::Note(no, note) => self.note(no, *note),
             Action::Delete(no) => self.delete(no),
             Action::Forget(no) => drop(self.processes.remove(&no)),
             Action::Arm(timer, after) => self.arm(timer, after),
@@ -195,6 +202,7 @@ impl Effects {
                 if result.is_ok() {
                     self.containers.remove(&no);
                     self.records.remove(&no);
+                    self.lives.remove(&no);
                 }
                 Outcome::Deleted(no, result)
             }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::ForwardRequest;
+use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task as wire;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
@@ -290,6 +291,11 @@ fn encode(event: &Event) -> Result<Queued> {
             let message = wire::TaskOOM { container_id: id.clone(), ..Default::default() };
             (topics::TASK_OOM_EVENT_TOPIC, any("TaskOOM", &message)?)
         }
+        Event::Lifecycle { id, topic, labels } => {
+            let labels = labels.iter().cloned().collect();
+            let message = ContainerUpdate { id: id.clone(), labels, ..Default::default() };
+            (*topic, any("ContainerUpdate", &message)?)
+        }
     };
     let needed = matches!(event, Event::Exit { .. });
     Ok(Queued { at: SystemTime::now(), topic, event: event_any, needed })
@@ -303,5 +309,6 @@ fn any(name: &str, message: &impl Message) -> Result<Any> {
     Ok(Any { type_url: format!("containerd.events.{name}"), value, ..Any::default() })
 }
 
+pub(crate) mod lifecycle;
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use boathook_hooks::http::helper;
 use boathook_runtime::daemon;
 
 use crate::args::{self, Action};
+use crate::effects::hooks::HELPER;
 use crate::failure::Result;
 use crate::start::{Role, start};
 use crate::{cleanup, info, server};
@@ -25,6 +27,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn act(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     daemon::close_inherited();
+    let mut args = args.into_iter().peekable();
+    if args.peek().is_some_and(|first| first == HELPER) {
+        return helper::run().map_err(|e| crate::failure::Failure::sys("report", e));
+    }
     let (action, flags) = args::parse(args)?;
     match action {
         Action::Start => match start(&flags).map_err(|e| e.context("start"))? {

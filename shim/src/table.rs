@@ -19,6 +19,7 @@ use crate::failure::{Failure, Result};
 mod calls;
 mod container;
 mod exits;
+mod life;
 mod results;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,8 @@ pub struct Table {
     shutdown: bool,
     stopped: bool,
     idle_generation: u64,
+    /// The time, since some moment; only stops depend on it.
+    now: Duration,
 }
 
 /// The actions of one input, in the order in which they are to be done.
@@ -64,6 +67,14 @@ impl Table {
     /// An empty table, and the clock that ends a server nobody ever used.
     pub fn new() -> (Self, Vec<Action>) {
         (Self::default(), vec![Action::Arm(Timer::Idle(0), IDLE_LIMIT)])
+    }
+
+    /// Says how late it is, since a moment that stays the same.
+    pub fn set_time(&mut self, now: Duration) {
+        self.now = now;
+        for life in self.containers.values_mut().filter_map(|c| c.life.as_mut()) {
+            life.now = now;
+        }
     }
 
     /// Takes one input, returns what is to be done about it.
@@ -79,6 +90,7 @@ impl Table {
                     actions.push(Action::Publish(Event::Oom(container.id.clone())));
                 }
             }
+            Input::Policy(no, policy) => self.policy(no, policy),
             Input::Finished(outcome) => self.finished(outcome, &mut actions),
             Input::Elapsed(Timer::Idle(generation)) => {
                 if self.containers.is_empty() && generation == self.idle_generation {
@@ -87,6 +99,7 @@ impl Table {
             }
             Input::Elapsed(Timer::Barrier(no)) => self.barrier_over(no, &mut actions),
             Input::Elapsed(Timer::Orphan(no)) => self.orphan(no, &mut actions),
+            Input::Elapsed(Timer::Stop(no, clock)) => self.stop_clock(no, clock, &mut actions),
             Input::Terminate => self.stop(&mut actions),
         }
         actions

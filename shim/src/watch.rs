@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
@@ -40,6 +41,18 @@ pub async fn ready(fd: &Watched, interest: Interest) {
         };
         if guard.try_io(check).is_ok() {
             return;
+        }
+    }
+}
+
+/// Waits until `fd` can be read, at most `limit`. Blocks: not for the server.
+pub fn wait(fd: BorrowedFd<'_>, limit: Duration) {
+    let until = Instant::now() + limit;
+    loop {
+        let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], left.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return,
         }
     }
 }

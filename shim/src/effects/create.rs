@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boathook_fs::rootfs::{mount_rootfs, unmount_rootfs};
+use boathook_hooks::Policy;
 use boathook_runtime::{Create, CreateOptions, Created, Engine, Process, Stdio, spec};
 use tokio::task::spawn_blocking;
 
+use super::hooks::{self, Life};
 use super::{Delivery, Effects, Live, LiveProcess, pid};
 use crate::bundle::Record;
 use crate::failure;
@@ -29,6 +31,7 @@ pub(crate) struct NewContainer {
     process: Process,
     console: Option<OwnedFd>,
     streams: Prepared,
+    life: Option<(Life, Box<Policy>)>,
 }
 
 /// Opened streams that still wait for a process.
@@ -90,7 +93,7 @@ impl Effects {
         init: ProcessNo,
         new: NewContainer,
     ) -> Option<Input> {
-        let NewContainer { live, record, process, console, streams } = new;
+        let NewContainer { live, record, process, console, streams, life } = new;
         let process = Arc::new(process);
         let oom = Oom::new(no, &live.container).inspect_err(|failure| {
             crate::debug!("memory of {} is not watched: {failure}", live.container.id());
@@ -110,12 +113,20 @@ impl Effects {
                 self.containers.insert(no, Arc::new(live));
                 self.records.insert(no, record);
                 self.processes.insert(init, kept);
+                if let Some((life, policy)) = life {
+                    self.lives.insert(no, life);
+                    // Behind the news of the container, before any call.
+                    self.ready.push_back(Input::Policy(no, policy));
+                }
                 Some(Input::Finished(Outcome::Created(no, Ok(created))))
             }
             Err(failure) => {
                 let inbox = self.inbox.clone();
                 spawn_blocking(move || {
                     drop(process);
+                    if let Some((life, _)) = life {
+                        life.remove();
+                    }
                     take_away(&live);
                     inbox.input(Input::Finished(Outcome::Created(no, Err(failure))));
                 });
@@ -143,6 +154,7 @@ fn create(
     request: &CreateRequest,
 ) -> failure::Result<NewContainer> {
     let spec = spec::load(&request.bundle)?;
+    let policy = hooks::policy(&request.id, spec.annotations().as_ref())?;
     let options = &request.options;
     let rootfs = mount_rootfs(&request.rootfs, &request.bundle.join("rootfs"))?;
     let owner = (options.io_uid, options.io_gid);
@@ -160,13 +172,19 @@ fn create(
         deadline: CREATE_LIMIT,
     })?;
     let live = Live { container, bundle: request.bundle.clone(), owner };
+    let state_dir = root.join(&request.id);
     let record = Record { root, pid: pid(&process), exit: None, clean: false };
-    let connected =
-        opened.with(console).and_then(|streams| record.write(&live.bundle).map(|()| streams));
+    let connected = opened.with(console).and_then(|streams| {
+        record.write(&live.bundle)?;
+        let begun = policy.map(|policy| {
+            Life::new(&request.id, (*policy).clone(), state_dir).map(|life| (life, policy))
+        });
+        Ok((streams, begun.transpose()?))
+    });
     match connected {
-        Ok((console, streams)) => {
+        Ok(((console, streams), life)) => {
             drop(rootfs.keep());
-            Ok(NewContainer { live, record, process, console, streams })
+            Ok(NewContainer { live, record, process, console, streams, life })
         }
         Err(failure) => {
             drop(process);

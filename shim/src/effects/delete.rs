@@ -1,5 +1,6 @@
 //! Delete: cgroup, state, mounts; the output on its way out meanwhile.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +25,10 @@ impl Effects {
         let drains: Vec<_> = streams.map(|s| tokio::spawn(s.drained())).collect();
         let live = self.live(no);
         let record = self.records.get(&no).cloned();
+        let lifecycle = self.close_life(no);
         tokio::spawn(async move {
-            let removed = spawn_blocking(move || live.and_then(|live| remove(&live, record)));
+            let removed =
+                spawn_blocking(move || live.and_then(|live| remove(&live, record, lifecycle)));
             for drain in drains {
                 // A drain ends by itself within its limit.
                 let _ = drain.await;
@@ -38,7 +41,14 @@ impl Effects {
     }
 }
 
-fn remove(live: &Arc<Live>, record: Option<Record>) -> failure::Result<()> {
+fn remove(
+    live: &Arc<Live>,
+    record: Option<Record>,
+    lifecycle: Option<PathBuf>,
+) -> failure::Result<()> {
+    if let Some(dir) = lifecycle {
+        super::hooks::remove_record(&dir);
+    }
     live.container.delete(DELETE_LIMIT)?;
     unmount_rootfs(&live.bundle.join("rootfs"))?;
     if let Some(mut record) = record {

@@ -1,5 +1,7 @@
 //! Calls: what each may do in which state.
 
+use boathook_hooks::record::Hook;
+
 use super::container::{Container, Delete, Freeze, State};
 use super::{
     Action, Actions, Answer, Command, ContainerNo, CreateRequest, ExecRequest, Failure, Result,
@@ -83,6 +85,7 @@ impl Table {
             delete: Delete::No,
             looked_after: false,
             exits_seen: 0,
+            life: None,
         };
         // Any armed idle clock belongs to an older generation from here on.
         self.idle_generation += 1;
@@ -101,8 +104,11 @@ impl Table {
             ));
         }
         let process = self.new_process(request.stdio, token);
-        actions.push(Action::Register(process.no, request.spec));
         if let Some(container) = self.containers.get_mut(&request.id) {
+            if let Some(life) = &mut container.life {
+                life.watch_exec(process.no, &request.spec);
+            }
+            actions.push(Action::Register(process.no, request.spec));
             container.execs.insert(request.exec_id, process);
         }
         Ok(())
@@ -128,6 +134,14 @@ impl Table {
             }
         }
         process.state = State::Starting { call: token, early: None };
+        if target.exec.is_none()
+            && let Some(life) = container.life.as_mut().filter(|life| life.holds_init())
+        {
+            life.held = true;
+            container.run_hook(Hook::PostStart, actions);
+            return Ok(());
+        }
+        let process = super::process(container, target.exec.as_deref())?;
         actions.push(match target.exec {
             None => Action::Start(process.no),
             Some(_) => Action::StartExec(no, process.no, process.stdio.clone()),
@@ -240,13 +254,21 @@ impl Table {
             return Err(Failure::invalid(format!("signal: {signal} is not a signal number")));
         }
         let container = self.ready(&target.id)?;
+        let is_init = target.exec.is_none();
+        if is_init && container.takes_signal(signal, all, actions) {
+            return reply(actions, token, Answer::Done);
+        }
         let frozen = container.frozen();
         let no = container.no;
-        let is_init = target.exec.is_none();
+        let held = container.life.as_ref().is_some_and(|life| life.held);
         let process = process(container, target.exec.as_deref())?;
         let signal = match process.state {
             State::Ended(_) => return Err(Failure::not_found("the process has already ended")),
             State::Created { .. } if is_init => held_back(signal),
+            State::Starting { .. } if is_init && held => {
+                actions.push(Action::EndHooks(no));
+                held_back(signal)
+            }
             State::Starting { .. } if is_init => signal,
             State::Running => signal,
             State::Preparing(_) | State::Created { .. } | State::Starting { .. } => {

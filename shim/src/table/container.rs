@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use boathook_fs::rootfs::MountSpec;
 
+use super::life::Life;
 use super::types::{ContainerNo, Exit, ProcessNo, StateAnswer, Status, Stdio, Target, Token};
 
 /// A container and its processes.
@@ -27,6 +28,8 @@ pub(super) struct Container {
     pub(super) looked_after: bool,
     /// Counts ended execs, to know which one is the oldest.
     pub(super) exits_seen: u64,
+    /// Hooks and stop, where there is a policy.
+    pub(super) life: Option<Life>,
 }
 
 /// The freezer, as the callers of Pause and Resume see it.

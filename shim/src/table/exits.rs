@@ -13,7 +13,10 @@ impl Table {
         let Some(container) = self.owner(no) else { return };
         let Some(process) = container.process_mut(no) else { return };
         match &mut process.state {
-            State::Starting { early, .. } => *early = Some(exit),
+            State::Starting { early, .. } => {
+                *early = Some(exit);
+                container.life_cut_short(no, actions);
+            }
             // The failed start of an exec has ended it already.
             State::Ended(_) => {}
             State::Preparing(_) | State::Created { .. } | State::Running => {
@@ -74,6 +77,7 @@ impl Container {
 
     fn init_ended(&mut self, exit: Exit, actions: &mut Actions) {
         actions.push(Action::Record(self.no, exit));
+        self.life_ends(exit.status, actions);
         actions.push(Action::EndIo(self.init.no));
         if self.frozen() {
             actions.push(Action::Thaw(self.no));
@@ -95,6 +99,9 @@ impl Container {
     fn exec_ended(&mut self, no: ProcessNo, exit: Exit, actions: &mut Actions) {
         actions.push(Action::EndIo(no));
         self.tell(no, exit, actions);
+        if let Some(life) = &mut self.life {
+            life.exec_ended(no);
+        }
         self.exits_seen += 1;
         let order = self.exits_seen;
         if let Some(process) = self.process_mut(no) {

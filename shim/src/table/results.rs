@@ -33,6 +33,7 @@ impl Table {
             Outcome::Pids(no, token, pids) => self.pids(no, token, pids, actions),
             Outcome::Drained(no) => self.drained(no, actions),
             Outcome::Bundle(no, there) => self.bundle_checked(no, there, actions),
+            Outcome::HookEnded(no, hook, end) => self.hook_ended(no, hook, end, actions),
             Outcome::Deleted(no, result) => self.deleted(no, result, actions),
             Outcome::Answered(token, result) => actions.push(Action::Reply(token, result)),
         }
@@ -162,8 +163,9 @@ impl Table {
 }
 
 impl Container {
-    fn started(&mut self, no: ProcessNo, result: Result<u32>, actions: &mut Actions) {
+    pub(super) fn started(&mut self, no: ProcessNo, result: Result<u32>, actions: &mut Actions) {
         let exec_id = self.exec_id(no).map(str::to_owned);
+        let is_init = exec_id.is_none();
         let id = self.id.clone();
         let Some(process) = self.process_mut(no) else { return };
         let State::Starting { call, early } = process.state else { return };
@@ -176,6 +178,9 @@ impl Container {
                     Some(exec_id) => Event::ExecStarted { id, exec_id, pid },
                 }));
                 actions.push(Action::Reply(call, Ok(Answer::Pid(pid))));
+                if is_init {
+                    self.life_begins(actions);
+                }
                 if let Some(exit) = early {
                     self.ended(no, exit, actions);
                 }

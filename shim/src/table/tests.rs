@@ -7,12 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
 
+use boathook_hooks::Policy;
+use boathook_hooks::record::{Hook, What};
 use proptest::prelude::*;
 
 use super::*;
 use crate::failure::ErrorKind;
 
 mod scripts;
+mod stops;
 mod world;
 
 use world::World;

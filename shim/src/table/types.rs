@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use boathook_fs::rootfs::MountSpec;
+use boathook_hooks::Policy;
+use boathook_hooks::record::{Hook, What};
+use boathook_hooks::termination;
 
 use crate::failure::Failure;
 use crate::options::Options;
@@ -277,6 +280,15 @@ pub enum Event {
     Resumed(String),
     /// `/tasks/oom`
     Oom(String),
+    /// Something about hooks and stops; not said by the table itself.
+    Lifecycle {
+        /// The container's id.
+        id: String,
+        /// Never below `/tasks/`.
+        topic: &'static str,
+        /// What there is to say.
+        labels: Vec<(String, String)>,
+    },
 }
 
 /// A clock the driver runs for the table.
@@ -288,6 +300,30 @@ pub enum Timer {
     Barrier(ContainerNo),
     /// The container ended a while ago and nobody has deleted it.
     Orphan(ContainerNo),
+    /// The stop of the container has to move on; the number names the clock.
+    Stop(ContainerNo, u32),
+}
+
+/// How a hook ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookEnd {
+    /// It did what it was to do.
+    Succeeded,
+    /// It did, over http in place of https; the text says so.
+    WithoutTls(String),
+    /// It did not; the text says why.
+    Failed(String),
+}
+
+/// Something to be written down and told about a container with a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What happened.
+    pub what: What,
+    /// Where the stop stands now.
+    pub state: termination::State,
+    /// How long it may stand there.
+    pub left: Option<Duration>,
 }
 
 /// Something that happened.
@@ -301,6 +337,8 @@ pub enum Input {
     Exited(ProcessNo, Exit),
     /// Processes of the container ran out of memory and some were killed.
     OutOfMemory(ContainerNo),
+    /// A container that has just been created has hooks or a way of stopping.
+    Policy(ContainerNo, Box<Policy>),
     /// An effect has finished.
     Finished(Outcome),
     /// A clock ran out.
@@ -328,6 +366,8 @@ pub enum Outcome {
     Drained(ProcessNo),
     /// [`Action::CheckBundle`]: whether it is still there.
     Bundle(ContainerNo, bool),
+    /// [`Action::RunHook`].
+    HookEnded(ContainerNo, Hook, HookEnd),
     /// [`Action::Delete`].
     Deleted(ContainerNo, Result<(), Failure>),
     /// Any effect that answers one call and changes nothing here.
@@ -379,6 +419,12 @@ pub enum Action {
     Record(ContainerNo, Exit),
     /// See whether the container's bundle still exists.
     CheckBundle(ContainerNo),
+    /// Run a hook.
+    RunHook(ContainerNo, Hook),
+    /// The container has ended: its hooks have nothing to wait for.
+    EndHooks(ContainerNo),
+    /// Write down and tell of what happened to hooks and stop.
+    Note(ContainerNo, Box<Note>),
     /// Remove the container.
     Delete(ContainerNo),
     /// Drop every descriptor kept for the process.

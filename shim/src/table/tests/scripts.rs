@@ -16,7 +16,10 @@ fn command(kind: u8, id: &str, exec_id: Option<&str>) -> Command {
         4 => Command::State(whom),
         5 | 6 => Command::Wait(whom),
         7 => Command::Delete(whom),
-        8 => Command::Kill { target: whom, signal: 9, all: kind > 128 },
+        8 => {
+            let signal = if kind.is_multiple_of(2) { 9 } else { 15 };
+            Command::Kill { target: whom, signal, all: kind > 128 }
+        }
         9 | 10 => exec(&id, exec_id.unwrap_or("e0")),
         11 => Command::Pids(id),
         12 => Command::Pause(id),
@@ -44,6 +47,7 @@ fn play(world: &mut World, (kind, a, b): Step) {
             let no = world.alive.keys().nth(index).copied();
             world.exit_no(no.unwrap(), u32::from(b));
         }
+        7 if b.is_multiple_of(7) => world.pass(Duration::from_millis(u64::from(a) * 50)),
         7 if b.is_multiple_of(4) => {
             let open = world.unanswered();
             if let Some(token) = open.get(usize::from(a) % open.len().max(1)) {
@@ -134,6 +138,7 @@ fn container_of(event: &Event) -> &str {
         | Event::ExecAdded { id, .. }
         | Event::ExecStarted { id, .. }
         | Event::Delete { id, .. }
+        | Event::Lifecycle { id, .. }
         | Event::Paused(id)
         | Event::Resumed(id)
         | Event::Oom(id) => id,
@@ -155,10 +160,13 @@ proptest! {
     #[test]
     fn any_script_ends_with_every_call_answered_and_every_event_in_order(
         private_pidns: bool,
+        before_entrypoint: bool,
         script in proptest::collection::vec(any::<Step>(), 0..120),
     ) {
         let mut world = World::new();
         world.private_pidns = private_pidns;
+        // One container with a policy, one without.
+        world.policies.insert("c1".into(), stops::policy(before_entrypoint));
         for step in script {
             play(&mut world, step);
         }

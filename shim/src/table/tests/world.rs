@@ -28,6 +28,14 @@ pub(super) struct World {
     /// Which process an id means now.
     names: BTreeMap<Target, ProcessNo>,
     inits: BTreeMap<ContainerNo, ProcessNo>,
+    pub(super) now: Duration,
+    /// Clocks of stops, with the time at which they ring.
+    pub(super) clocks: Vec<(Timer, Duration)>,
+    /// What was written down.
+    pub(super) notes: Vec<What>,
+    pub(super) hooks_ended: bool,
+    /// Policies that containers of these ids have.
+    pub(super) policies: BTreeMap<String, Policy>,
 }
 
 impl World {
@@ -94,6 +102,7 @@ impl World {
         if let Input::Cancelled(token) = &input {
             self.cancelled.insert(*token);
         }
+        self.table.set_time(self.now);
         for action in self.table.apply(input) {
             self.watch(action);
         }
@@ -118,6 +127,7 @@ impl World {
                     self.effects.push(Action::Signal(no, signal, Some(token)));
                 }
             }
+            Action::SignalAll(_, signal, None) => self.last_signal = Some(signal),
             Action::SignalAll(no, 9, token) => {
                 if let Some(killed) = self.inits.get(&no).and_then(|no| self.alive.get_mut(no)) {
                     *killed = true;
@@ -125,13 +135,23 @@ impl World {
                 self.effects.push(Action::SignalAll(no, 9, token));
             }
             Action::Thaw(_) => self.thawed = true,
-            Action::KillRest(_) => self.swept = true,
+            Action::KillRest(no) => {
+                self.swept = true;
+                if let Some(killed) = self.inits.get(&no).and_then(|no| self.alive.get_mut(no)) {
+                    *killed = true;
+                }
+            }
             Action::Arm(timer @ Timer::Barrier(_), _) => self.barriers.push(timer),
             Action::Arm(timer @ Timer::Orphan(_), _) => self.orphans.push(timer),
             Action::Stop => {
                 assert!(!self.stopped, "stopped twice");
                 self.stopped = true;
             }
+            Action::Arm(timer @ Timer::Stop(..), after) => {
+                self.clocks.push((timer, self.now + after))
+            }
+            Action::Note(_, note) => self.notes.push(note.what),
+            Action::EndHooks(_) => self.hooks_ended = true,
             Action::Arm(..)
             | Action::EndIo(_)
             | Action::Record(..)
@@ -183,10 +203,12 @@ impl World {
     pub(super) fn finish(&mut self, index: usize, good: bool) {
         let failure = || Failure::new(ErrorKind::Internal, "the world said no");
         let done = if good { Ok(()) } else { Err(failure()) };
+        let mut policy = None;
         let outcome = match self.effects.remove(index) {
-            Action::Create(no, init, _) => {
+            Action::Create(no, init, request) => {
                 if good {
                     self.alive.insert(init, false);
+                    policy = self.policies.get(&request.id).map(|p| (no, Box::new(p.clone())));
                 }
                 Outcome::Created(no, done.map(|()| (1000 + init.0, self.private_pidns)))
             }
@@ -203,6 +225,11 @@ impl World {
             Action::Pids(no, token) => Outcome::Pids(no, token, self.pids.clone()),
             Action::Drain(no) => Outcome::Drained(no),
             Action::CheckBundle(no) => Outcome::Bundle(no, !self.bundles_gone),
+            Action::RunHook(no, hook) => Outcome::HookEnded(
+                no,
+                hook,
+                if good { HookEnd::Succeeded } else { HookEnd::Failed("no".into()) },
+            ),
             Action::Delete(no) => Outcome::Deleted(no, done),
             Action::Signal(_, _, Some(token))
             | Action::SignalAll(_, _, Some(token))
@@ -214,6 +241,26 @@ impl World {
             other => panic!("{other:?} is not an effect that finishes"),
         };
         self.feed(Input::Finished(outcome));
+        if let Some((no, policy)) = policy {
+            self.feed(Input::Policy(no, policy));
+        }
+    }
+
+    /// Lets time go by, and the clocks of stops ring on the way.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.clocks.sort_by_key(|(_, at)| *at);
+            match self.clocks.first().copied() {
+                Some((timer, at)) if at <= end => {
+                    self.clocks.remove(0);
+                    self.now = self.now.max(at);
+                    self.feed(Input::Elapsed(timer));
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
     }
 
     /// Lets a process end, if the id means one that lives.
@@ -254,5 +301,6 @@ pub(super) fn topic(event: &Event) -> &'static str {
         Event::Paused(_) => "paused",
         Event::Resumed(_) => "resumed",
         Event::Oom(_) => "oom",
+        Event::Lifecycle { topic, .. } => topic,
     }
 }
