@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod exit;
 mod output;
+mod records;
 
 use std::process::ExitCode;
 
@@ -19,6 +20,9 @@ fn main() -> ExitCode {
     };
     let result = match args.command {
         Command::Plan(plan) => commands::plan::run(&plan),
+        Command::Config { config, command } => commands::config::run(config.as_deref(), &command),
+        Command::Lifecycle(lifecycle) => commands::lifecycle::run(&lifecycle),
+        Command::Events(events) => commands::events::run(&events),
     };
     exit::of(result)
 }

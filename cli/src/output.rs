@@ -8,6 +8,10 @@ use std::io::{self, Write};
 pub(crate) enum Failure {
     /// The engine refused.
     Engine(boathook_runtime::Error),
+    /// An annotation or the configuration cannot be used.
+    Hooks(boathook_hooks::Error),
+    /// What is wrong, in words.
+    Text(String),
     /// A file or the output could not be used.
     Io(String, io::Error),
 }
@@ -16,6 +20,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Engine(error) => error.fmt(f),
+            Self::Hooks(error) => error.fmt(f),
+            Self::Text(text) => f.write_str(text),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -24,6 +30,12 @@ impl fmt::Display for Failure {
 impl From<boathook_runtime::Error> for Failure {
     fn from(error: boathook_runtime::Error) -> Self {
         Self::Engine(error)
+    }
+}
+
+impl From<boathook_hooks::Error> for Failure {
+    fn from(error: boathook_hooks::Error) -> Self {
+        Self::Hooks(error)
     }
 }
 

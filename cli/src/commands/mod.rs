@@ -1,3 +1,6 @@
 //! One command a file.
 
+pub(crate) mod config;
+pub(crate) mod events;
+pub(crate) mod lifecycle;
 pub(crate) mod plan;
