@@ -8,6 +8,7 @@
 //!   cni/                  one bridge network, addresses kept in here
 //!   logs/                 of pods
 //!   containerd.toml, containerd.log
+//!   boathook.toml         configuration of the shim under test
 //! ```
 //!
 //! It runs in the host's namespaces, so that a census sees everything it leaves.
@@ -86,6 +87,7 @@ impl Daemon {
             .arg("--config")
             .arg(self.path("containerd.toml"))
             .env("PATH", format!("{}:{system}", self.path("bin").display()))
+            .env("BOATHOOK_CONFIG", self.path("boathook.toml"))
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
@@ -278,6 +280,8 @@ impl Daemon {
         if let Ok(shim) = workspace::shim() {
             link(&shim, SHIM)?;
         }
+        fs::write(self.path("boathook.toml"), "lifecycle = \"annotations\"\n")
+            .during(|| "write boathook.toml")?;
         let network = config::network(&self.bridge(), &self.path("cni-addresses"));
         fs::write(self.path("cni/10-boathook.conflist"), network).during(|| "write CNI's file")?;
         let text = config::daemon(self.packages.release, self.dir.path(), &self.packages.cni());

@@ -293,14 +293,14 @@ fn end(shared: &Shared, release: Release) -> Result<()> {
 
 /// Runs scenarios as `cargo test` does, with its arguments and its output.
 #[must_use]
-pub fn main(entries: &[Entry]) -> ExitCode {
+pub fn main(entries: &[Entry], runtimes: &[Runtime]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // A census counts the whole machine.
     arguments.test_threads = Some(1);
     let shared = Shared::default();
     let mut trials = Vec::new();
     for release in RELEASES {
-        for runtime in Runtime::ALL {
+        for &runtime in runtimes {
             for entry in entries.iter().filter(|entry| entry.releases.contains(&release)) {
                 let (name, scenario) = (entry.name, entry.scenario);
                 let shared = Arc::clone(&shared);
@@ -331,20 +331,31 @@ pub fn main(entries: &[Entry]) -> ExitCode {
 
 /// The program of a suite: its `main`, and a table of the scenarios that follow.
 ///
-/// `scenario on [Sid]` runs with those releases only, all others with every release.
+/// `scenario on [Sid]` runs with those releases only, all others with every release. With `ours:`
+/// in front, they are about what the stock shim does not have.
 #[macro_export]
 macro_rules! suite {
-    ($($scenario:ident $(on [$($release:ident),+])?),+ $(,)?) => {
+    (ours: $($scenarios:tt)+) => {
         fn main() -> std::process::ExitCode {
-            $crate::suite::main(&[$(
-                $crate::suite::Entry {
-                    name: stringify!($scenario),
-                    scenario: $scenario,
-                    releases: $crate::suite!(@releases $($($release),+)?),
-                }
-            ),+])
+            let ours = [$crate::suite::Runtime::Boathook];
+            $crate::suite::main($crate::suite!(@entries $($scenarios)+), &ours)
         }
+    };
+    (@entries $($scenario:ident $(on [$($release:ident),+])?),+ $(,)?) => {
+        &[$(
+            $crate::suite::Entry {
+                name: stringify!($scenario),
+                scenario: $scenario,
+                releases: $crate::suite!(@releases $($($release),+)?),
+            }
+        ),+]
     };
     (@releases) => { &$crate::suite::RELEASES };
     (@releases $($release:ident),+) => { &[$($crate::packages::Release::$release),+] };
+    ($($scenarios:tt)+) => {
+        fn main() -> std::process::ExitCode {
+            let all = $crate::suite::Runtime::ALL;
+            $crate::suite::main($crate::suite!(@entries $($scenarios)+), &all)
+        }
+    };
 }

@@ -87,7 +87,8 @@ fn runtimes(plugin: &str) -> String {
             "[plugins.\"{plugin}\".containerd.runtimes.{name}]\n\
              runtime_type = \"{kind}\"\n\
              pod_annotations = [\"*.boathook.dev/*\"]\n\
-             container_annotations = [\"*.boathook.dev/*\"]\n"
+             container_annotations = [\"*.boathook.dev/*\", \"io.kubernetes.container.*\", \
+             \"io.kubernetes.pod.*\"]\n"
         )
     };
     format!(

@@ -1,0 +1,78 @@
+//! The daemon or the shim is killed while a stop is under way.
+
+use crate::support::{RUDE, Subject, events, exec, topics};
+use rootfs_tests::error::Result;
+use rootfs_tests::suite::Scene;
+use rootfs_tests::wait::{self, PATIENCE};
+use rootfs_tests::{ensure, ensure_eq, host};
+use rustix::process::Signal;
+
+/// The container ends on time without the daemon; what happened is told when it is back, in order.
+pub(crate) fn daemon_killed_during_a_stop(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let hook = exec("echo hook >>/out/log; until test -e /out/go; do sleep 0.05; done");
+    let stop = ("stop", r#"{"gracePeriodSeconds":3}"#);
+    subject.start(scene, &[("pre-stop", &hook), stop], &[], RUDE)?;
+    subject.logged("ready")?;
+    let pid = scene.pid(&subject.id)?;
+    subject.kill(scene, "SIGTERM")?;
+    subject.logged("hook")?;
+    scene.daemon.kill()?;
+    std::fs::write(subject.out.join("go"), "")
+        .map_err(|source| rootfs_tests::Error::Io { what: "let the hook go".into(), source })?;
+    subject.logged("term")?;
+    wait::gone(pid, PATIENCE)?;
+    let before = wait::until("the exit in the record", PATIENCE, || {
+        let record = subject.record(scene)?;
+        Ok(record.names().contains(&"exited".to_owned()).then_some(record))
+    })?;
+    let killed = before.between("stopping", "killed")?;
+    ensure!((2_990..20_000).contains(&killed), "{killed} ms to the kill, with no daemon");
+    scene.daemon.up()?;
+    let mut stream = events(scene)?;
+    let (record, code) = subject.end(scene)?;
+    ensure_eq!(code, 137, "exit code, after the daemon came back");
+    ensure_eq!(record.names(), before.names(), "nothing happened since");
+    let id = subject.id.clone();
+    let deleted = |line: &str| line.contains("/containers/delete") && line.contains(&id);
+    let lines = stream.until("the container's deletion", deleted)?;
+    // The subscription may have come after the first of them.
+    let found = topics(&lines, &subject.id);
+    let all = [
+        "/hooks/succeeded",
+        "/hooks/signalled",
+        "/hooks/grace-expired",
+        "/hooks/killed",
+        "/tasks/exit",
+    ];
+    ensure!(
+        all.ends_with(&found.iter().map(String::as_str).collect::<Vec<_>>()),
+        "events {found:?}"
+    );
+    Ok(())
+}
+
+/// Then nothing of the container survives, and the interrupted hook runs once more before.
+pub(crate) fn shim_killed_in_a_hook(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let hook = exec("echo hook >>/out/log; exec sleep 4321");
+    subject.start(scene, &[("pre-stop", &hook)], &[], RUDE)?;
+    subject.logged("ready")?;
+    let pid = scene.pid(&subject.id)?;
+    subject.kill(scene, "SIGTERM")?;
+    subject.logged("hook")?;
+    let shims = host::processes(|line| {
+        line.contains("containerd-shim-boathook") && line.contains(&subject.id)
+    });
+    ensure_eq!(shims.len(), 1, "shims of the container");
+    host::signal(shims[0], Signal::KILL)?;
+    wait::gone(pid, PATIENCE)?;
+    host::none_left("processes of the hook", |line| line.contains("sleep 4321"))?;
+    ensure_eq!(subject.lines("log"), ["ready", "hook", "hook"], "the hook was delivered again");
+    scene.stopped(&subject.id).or_else(|error| {
+        // The daemon may have forgotten the task by itself.
+        if scene.status(&subject.id)?.is_empty() { Ok(()) } else { Err(error) }
+    })?;
+    let _ = scene.ctr.output(&["task", "delete", "--force", &subject.id]);
+    scene.ctr.ok(&["container", "delete", &subject.id]).map(drop)
+}

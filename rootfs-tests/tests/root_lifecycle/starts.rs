@@ -1,0 +1,105 @@
+//! postStart hooks, and annotations that cannot be used.
+
+use crate::support::{POLITE, Subject, exec};
+use rootfs_tests::census::Census;
+use rootfs_tests::error::Result;
+use rootfs_tests::packages::Release;
+use rootfs_tests::suite::Scene;
+use rootfs_tests::wait::{self, PATIENCE};
+use rootfs_tests::{ensure, ensure_eq};
+
+/// The container counts as started while the hook still runs.
+pub(crate) fn post_start(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let hook = exec("until test -e /out/go; do sleep 0.05; done; echo hook >>/out/log");
+    subject.start(scene, &[("post-start", &hook)], &[], POLITE)?;
+    ensure_eq!(scene.status(&subject.id)?, "RUNNING", "while the hook runs");
+    subject.logged("ready")?;
+    std::fs::write(subject.out.join("go"), "")
+        .map_err(|source| rootfs_tests::Error::Io { what: "let the hook go".into(), source })?;
+    wait::until("the hook's end", PATIENCE, || {
+        let names = subject.record(scene)?.names();
+        Ok(names.contains(&"hookSucceeded:postStart".to_owned()).then_some(()))
+    })?;
+    ensure_eq!(subject.lines("log"), ["ready", "hook"], "log");
+    subject.kill(scene, "SIGTERM")?;
+    ensure_eq!(subject.end(scene)?.1, 5, "exit code");
+    Ok(())
+}
+
+/// Then the whole stop follows, the preStop hook included.
+pub(crate) fn post_start_fails(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    // Not before the program can take the signal.
+    let fail = exec("until test -e /out/log; do sleep 0.05; done; exit 1");
+    let hooks = [("post-start", fail.as_str()), ("pre-stop", &exec("echo hook >>/out/log"))];
+    subject.start(scene, &hooks, &[], POLITE)?;
+    let (record, code) = subject.end(scene)?;
+    ensure_eq!(code, 5, "exit code");
+    ensure_eq!(subject.lines("log"), ["ready", "hook", "term"], "log");
+    let names = record.names();
+    let expected = [
+        "started",
+        "hookStarted:postStart",
+        "hookFailed:postStart",
+        "stopping",
+        "hookStarted:preStop",
+        "hookSucceeded:preStop",
+        "signalled",
+        "exited",
+    ];
+    ensure_eq!(names, expected, "the record");
+    Ok(())
+}
+
+/// What Kubernetes cannot promise.
+pub(crate) fn before_the_entrypoint(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let order = ("post-start-order", "before-entrypoint");
+    let hook = exec("sleep 0.3; echo hook >>/out/log");
+    subject.start(scene, &[("post-start", &hook), order], &[], POLITE)?;
+    subject.logged("ready")?;
+    ensure_eq!(subject.lines("log"), ["hook", "ready"], "log");
+    subject.kill(scene, "SIGTERM")?;
+    ensure_eq!(subject.end(scene)?.1, 5, "exit code");
+    // A failure is the failure of the start; the program never runs.
+    let failing = Subject::new(scene, &format!("{}-fails", scene.id))?;
+    let options = failing.options(&[("post-start", &exec("echo no >&2; exit 3")), order], &[]);
+    let options: Vec<&str> =
+        std::iter::once("-d").chain(options.iter().map(String::as_str)).collect();
+    let args = scene.run_args(&options, &failing.id, &["sh", "-c", POLITE]);
+    let refused = scene.ctr.output(&args)?;
+    let told = refused.complaint();
+    ensure!(refused.code != 0 && told.contains("PostStart hook failed"), "told: {told}");
+    ensure!(told.contains("exited with 3: no"), "told: {told}");
+    ensure_eq!(failing.lines("log").len(), 0, "the program ran");
+    let _ = scene.ctr.output(&["task", "delete", "--force", &failing.id]);
+    scene.ctr.ok(&["container", "delete", &failing.id]).map(drop)
+}
+
+/// Create fails with the annotation's name and the reason, and leaves nothing.
+pub(crate) fn wrong_annotations(scene: &mut Scene<'_>) -> Result<()> {
+    let before = Census::with(&[scene.daemon.state()])?;
+    for (what, value, part) in [
+        ("pre-stop", "{", "EOF"),
+        ("pre-stop", r#"{"exec":{}}"#, "exec.command: Required value"),
+        ("post-start", r#"{"sleep":{"seconds":31}}"#, "terminationGracePeriodSeconds (30)"),
+        ("stop", r#"{"gracePeriodSeconds":-1}"#, "gracePeriodSeconds: Invalid value: -1"),
+        ("pre-stopp", "{}", "nobody knows this name"),
+    ] {
+        let subject = Subject::new(scene, &scene.id)?;
+        let options = subject.options(&[(what, value)], &[]);
+        let options: Vec<&str> =
+            std::iter::once("-d").chain(options.iter().map(String::as_str)).collect();
+        let refused = scene.ctr.output(&scene.run_args(&options, &subject.id, &["true"]))?;
+        let told = refused.complaint();
+        let name = format!("{what}.boathook.dev/self");
+        ensure!(refused.code != 0, "{what}={value} was accepted");
+        ensure!(told.contains(&name) && told.contains(part), "{what}={value}: {told}");
+        // Later clients do not print the code.
+        let coded = scene.daemon.packages().release != Release::Bookworm;
+        ensure!(coded || told.contains("invalid argument"), "{what}={value}: {told}");
+        scene.ctr.ok(&["container", "delete", &subject.id])?;
+    }
+    before.assert_same()
+}

@@ -1,0 +1,281 @@
+//! Stops: the hook, the signal, the end.
+
+use crate::support::{POLITE, RUDE, Subject, events, exec, topics};
+use rootfs_tests::error::{Context, Error, Result};
+use rootfs_tests::suite::Scene;
+use rootfs_tests::wait::{self, PATIENCE};
+use rootfs_tests::{command::Run, ensure, ensure_eq, host, workspace};
+use std::fs;
+
+/// The shortest grace there is between signal and kill, in milliseconds, less the rounding of the
+/// two times.
+const MIN_GRACE: u64 = 1_990;
+/// What a busy machine may add to a stop.
+const LATE: u64 = 15_000;
+
+const GRACE_1: (&str, &str) = ("stop", r#"{"gracePeriodSeconds":1}"#);
+
+pub(crate) fn exec_is_like_the_container(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let facts = "id -u; pwd; echo $COLOUR; grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/self/status; cat /proc/self/cgroup; readlink /proc/self/ns/mnt /proc/self/ns/pid /proc/self/ns/net";
+    // Time that the hook uses is the container's.
+    let hook = format!(
+        "({facts}) >/out/hook; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo hook >>/out/log"
+    );
+    let script = format!("({facts}) >/out/own; {POLITE}");
+    let more = ["--env", "COLOUR=blue", "--cwd", "/etc", "--seccomp"];
+    subject.start(scene, &[("pre-stop", &exec(&hook))], &more, &script)?;
+    subject.logged("ready")?;
+    let pid = scene.pid(&subject.id)?;
+    let used = || -> Result<u64> {
+        let text = host::cgroup_file(pid, "cpuacct", "cpuacct.usage")?;
+        text.trim().parse().map_err(|_| Error::check(format!("cpuacct.usage {text:?}")))
+    };
+    let before = used()?;
+    subject.kill(scene, "SIGTERM")?;
+    // The directory goes with the container, so it is read while the hook works.
+    wait::until("time used by the hook", PATIENCE, || {
+        Ok(used().map_or(Some(()), |now| (now > before + 20_000_000).then_some(())))
+    })?;
+    let (record, code) = subject.end(scene)?;
+    ensure_eq!(code, 5, "exit code");
+    ensure_eq!(subject.lines("log"), ["ready", "hook", "term"], "order of hook and signal");
+    ensure_eq!(
+        subject.lines("hook"),
+        subject.lines("own"),
+        "the hook's process and the container's"
+    );
+    ensure_eq!(
+        record.names(),
+        [
+            "started",
+            "stopping",
+            "hookStarted:preStop",
+            "hookSucceeded:preStop",
+            "signalled",
+            "exited"
+        ],
+        "the record"
+    );
+    Ok(())
+}
+
+/// Its output is in the event; a child that holds its streams is not waited for.
+pub(crate) fn exec_fails(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let hook = exec("sleep 1000 & echo to out; echo to err >&2; exit 3");
+    subject.start(scene, &[("pre-stop", &hook)], &[], POLITE)?;
+    subject.logged("ready")?;
+    let mut stream = events(scene)?;
+    subject.kill(scene, "SIGTERM")?;
+    let id = subject.id.clone();
+    let lines =
+        stream.until("the exit", |line| line.contains("/tasks/exit") && line.contains(&id))?;
+    let expected =
+        ["/hooks/stopping", "/hooks/started", "/hooks/failed", "/hooks/signalled", "/tasks/exit"];
+    ensure_eq!(topics(&lines, &id), expected, "topics; all:\n{}", lines.join("\n"));
+    let failed =
+        lines.iter().find(|line| line.contains("/hooks/failed")).cloned().unwrap_or_default();
+    ensure!(failed.contains("FailedPreStopHook"), "no reason: {failed}");
+    ensure!(failed.contains("exited with 3: to err"), "no message: {failed}");
+    let (record, code) = subject.end(scene)?;
+    ensure_eq!(code, 5, "exit code");
+    let message = record.message("hookFailed")?;
+    let expected = format!(
+        "Exec lifecycle hook ([sh -c sleep 1000 & echo to out; echo to err >&2; exit 3]) for Container {id:?} in Pod \"\" \
+         failed - error: command 'sh -c sleep 1000 & echo to out; echo to err >&2; exit 3' exited with 3: to err\n, \
+         message: \"to out\\nto err\\n\""
+    );
+    ensure_eq!(message, expected, "message");
+    Ok(())
+}
+
+/// The hook has its time and no more, the program two seconds, and then all is over.
+pub(crate) fn exec_hangs(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let hook = exec("echo hook >>/out/log; sleep 1000");
+    subject.start(scene, &[("pre-stop", &hook), GRACE_1], &[], RUDE)?;
+    subject.logged("ready")?;
+    subject.kill(scene, "SIGTERM")?;
+    let (record, code) = subject.end(scene)?;
+    ensure_eq!(code, 137, "exit code");
+    ensure_eq!(subject.lines("log"), ["ready", "hook", "term"], "order");
+    let hook = record.between("hookStarted:preStop", "signalled")?;
+    ensure!((990..LATE).contains(&hook), "the hook had {hook} ms");
+    let left = record.between("signalled", "killed")?;
+    ensure!((MIN_GRACE..LATE).contains(&left), "{left} ms from the signal to the end");
+    let names = record.names();
+    ensure!(names.contains(&"graceExpired".to_owned()), "{names:?}");
+    Ok(())
+}
+
+pub(crate) fn sleep_and_tcp(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    subject.start(scene, &[("pre-stop", r#"{"sleep":{"seconds":1}}"#)], &[], POLITE)?;
+    subject.logged("ready")?;
+    subject.kill(scene, "SIGTERM")?;
+    let (record, code) = subject.end(scene)?;
+    ensure_eq!(code, 5, "exit code");
+    let slept = record.between("hookStarted:preStop", "hookSucceeded:preStop")?;
+    ensure!((990..LATE).contains(&slept), "slept {slept} ms");
+    let tcp = Subject::new(scene, &format!("{}-tcp", scene.id))?;
+    tcp.start(scene, &[("pre-stop", r#"{"tcpSocket":{"port":80}}"#)], &[], POLITE)?;
+    tcp.logged("ready")?;
+    tcp.kill(scene, "SIGTERM")?;
+    let (record, code) = tcp.end(scene)?;
+    ensure_eq!(code, 5, "exit code");
+    let message = record.message("hookFailed")?;
+    ensure!(message.starts_with("Cannot run handler: invalid handler: "), "message {message:?}");
+    Ok(())
+}
+
+/// No hook then, but never less than two seconds.
+pub(crate) fn grace_of_nothing(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let stop = ("stop", r#"{"gracePeriodSeconds":0,"signal":"USR1"}"#);
+    let script = RUDE.replace("TERM", "USR1");
+    subject.start(scene, &[("pre-stop", &exec("echo hook >>/out/log")), stop], &[], &script)?;
+    subject.logged("ready")?;
+    // Not the stop signal, and the shell ignores it.
+    subject.kill(scene, "SIGWINCH")?;
+    ensure_eq!(subject.record(scene)?.names(), ["started"], "after another signal");
+    subject.kill(scene, "SIGUSR1")?;
+    let (record, code) = subject.end(scene)?;
+    ensure_eq!(code, 137, "exit code");
+    ensure_eq!(subject.lines("log"), ["ready", "term"], "what the container saw");
+    let left = record.between("signalled", "killed")?;
+    ensure!((MIN_GRACE..LATE).contains(&left), "{left} ms from the signal to the end");
+    Ok(())
+}
+
+pub(crate) fn kill_does_not_wait(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let hook = exec("echo hook >>/out/log; sleep 1000");
+    subject.start(scene, &[("pre-stop", &hook)], &[], POLITE)?;
+    subject.logged("ready")?;
+    subject.kill(scene, "SIGTERM")?;
+    subject.logged("hook")?;
+    subject.kill(scene, "SIGKILL")?;
+    let (record, code) = subject.end(scene)?;
+    ensure_eq!(code, 137, "exit code");
+    ensure_eq!(subject.lines("log"), ["ready", "hook"], "no signal was sent after SIGKILL");
+    ensure!(!record.names().contains(&"signalled".to_owned()), "{:?}", record.names());
+    Ok(())
+}
+
+/// The program ends by itself while its hook runs; its code is its own. The hook dies with it, and
+/// which of the two ends is seen first is the kernel's affair.
+pub(crate) fn the_end_during_a_hook(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let script = "echo ready >>/out/log; until test -e /out/go; do sleep 0.05; done; exit 7";
+    let hook = exec("touch /out/go; sleep 1000");
+    subject.start(scene, &[("pre-stop", &hook)], &[], script)?;
+    subject.logged("ready")?;
+    subject.kill(scene, "SIGTERM")?;
+    let (record, code) = subject.end(scene)?;
+    ensure_eq!(code, 7, "exit code");
+    let took = record.between("stopping", "exited")?;
+    ensure!(took < 25_000, "{took} ms, as if the grace period had been waited for");
+    ensure!(!record.names().contains(&"killed".to_owned()), "{:?}", record.names());
+    Ok(())
+}
+
+/// Whatever a container does, it ends.
+pub(crate) fn stubborn_containers(scene: &mut Scene<'_>) -> Result<()> {
+    let stop = ("stop", r#"{"gracePeriodSeconds":0}"#);
+    let bomb = "echo ready >>/out/log; trap '' TERM; while :; do (sleep 0.1; sleep 0.1) & sleep 0.02; done";
+    let zombies = format!(
+        "for i in 1 2 3; do sh -c 'exit 0' & done; exec sh -c \"{}\"",
+        RUDE.replace('"', "\\\"")
+    );
+    let kinds =
+        [("stopped", RUDE), ("paused", RUDE), ("forks", bomb), ("zombies", zombies.as_str())];
+    let mut subjects = Vec::new();
+    for (kind, script) in kinds {
+        let subject = Subject::new(scene, &format!("{}-{kind}", scene.id))?;
+        subject.start(scene, &[stop], &[], script)?;
+        subjects.push(subject);
+    }
+    for subject in &subjects {
+        subject.logged("ready")?;
+    }
+    host::signal(scene.pid(&subjects[0].id)?, rustix::process::Signal::STOP)?;
+    scene.ctr.ok(&["task", "pause", &subjects[1].id])?;
+    for subject in &subjects {
+        subject.kill(scene, "SIGTERM")?;
+    }
+    for subject in &subjects {
+        let (record, code) = subject.end(scene)?;
+        ensure_eq!(code, 137, "exit code of {}", subject.id);
+        let left = record.between("signalled", "killed")?;
+        ensure!((MIN_GRACE..LATE).contains(&left), "{}: {left} ms", subject.id);
+    }
+    Ok(())
+}
+
+/// A hook's memory is the container's: the kernel kills it in the container's name.
+pub(crate) fn hook_out_of_memory(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let limit = (24 << 20).to_string();
+    // tail keeps what has no end of line.
+    let hook = exec("head -c 200000000 /dev/zero | tail -n 1 >/dev/null; exit 9");
+    subject.start(scene, &[("pre-stop", &hook)], &["--memory-limit", &limit], POLITE)?;
+    subject.logged("ready")?;
+    let mut stream = events(scene)?;
+    subject.kill(scene, "SIGTERM")?;
+    let id = subject.id.clone();
+    let lines =
+        stream.until("the exit", |line| line.contains("/tasks/exit") && line.contains(&id))?;
+    let oom = lines.iter().any(|line| line.contains("/tasks/oom") && line.contains(&id));
+    ensure!(oom, "no oom event:\n{}", lines.join("\n"));
+    let failed = lines.iter().any(|line| line.contains("/hooks/failed") && line.contains(&id));
+    ensure!(failed, "the hook did not fail:\n{}", lines.join("\n"));
+    subject.end(scene).map(drop)
+}
+
+/// Without annotations every signal passes, and nothing is written or said.
+pub(crate) fn no_policy(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    subject.start(scene, &[("pre-stop.boathook.dev/other", "{")], &[], RUDE)?;
+    subject.logged("ready")?;
+    ensure!(subject.record(scene).is_err(), "there is a record without a policy");
+    subject.kill(scene, "SIGTERM")?;
+    subject.logged("term")?;
+    subject.kill(scene, "SIGTERM")?;
+    wait::until("a second SIGTERM", PATIENCE, || {
+        Ok((subject.lines("log").iter().filter(|it| *it == "term").count() == 2).then_some(()))
+    })?;
+    scene.remove(&subject.id)
+}
+
+/// What `boathook lifecycle` and `boathook events` say while a stop is under way.
+pub(crate) fn seen_by_people(scene: &mut Scene<'_>) -> Result<()> {
+    let subject = Subject::new(scene, &scene.id)?;
+    let hook = exec("until test -e /out/go; do sleep 0.05; done");
+    subject.start(scene, &[("pre-stop", &hook)], &[], POLITE)?;
+    subject.logged("ready")?;
+    subject.kill(scene, "SIGTERM")?;
+    let cli = workspace::cli()?;
+    let run = |args: &[&str]| Ok::<_, Error>(Run::new(&cli).args(args).ok()?.text());
+    let namespace = scene.ctr.namespace();
+    let text = run(&["lifecycle", "-n", namespace, &subject.id])?;
+    for part in
+        ["annotations of boathook.dev", "the preStop hook runs, ", "SIGTERM, grace period 30 s"]
+    {
+        ensure!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    fs::write(subject.out.join("go"), "").during(|| "let the hook go")?;
+    scene.stopped(&subject.id)?;
+    let json = run(&["lifecycle", "-n", namespace, "--json", &subject.id])?;
+    let json: serde_json::Value =
+        serde_json::from_str(&json).map_err(|e| Error::check(format!("{e}: {json}")))?;
+    ensure_eq!(json["state"], "done", "state in {json}");
+    let svg = run(&["lifecycle", "-n", namespace, "--svg", &subject.id])?;
+    ensure!(svg.starts_with("<svg ") && svg.contains("SIGTERM"), "{svg}");
+    let events = run(&["events", "-n", namespace, "--container", &subject.id])?;
+    ensure_eq!(events.lines().count(), subject.record(scene)?.names().len(), "events:\n{events}");
+    ensure!(events.contains("preStop hook succeeded"), "events:\n{events}");
+    let other = Run::new(&cli).args(["lifecycle", "nobody"]).output()?;
+    ensure!(other.code == 1 && other.complaint().contains("\"nobody\""), "{}", other.complaint());
+    scene.delete(&subject.id).map(drop)
+}
