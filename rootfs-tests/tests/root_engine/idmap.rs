@@ -15,6 +15,7 @@ tests!(
     the_whole_tree_or_its_top,
     mappings_alone_ask_for_it,
     a_new_file_system_is_mapped_too,
+    the_containers_own_mappings,
     what_cannot_be_mapped_is_told,
     wrong_mappings_are_told,
 );
@@ -111,6 +112,37 @@ fn a_new_file_system_is_mapped_too(arena: &Arena) {
     let error = case.refused();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains("id-map the mount at \"/mnt\""), "{error}");
+}
+
+/// Red if `idmap` alone is not the mapping of the container's user namespace, new or joined: root
+/// on the host's file system is root in the container.
+fn the_containers_own_mappings(arena: &Arena) {
+    let dir = arena.make_dir("source");
+    fs::write(dir.join("file"), "").unwrap();
+    chown(dir.join("file"), Some(3), Some(4)).unwrap();
+    let shifted = |case: &mut Case<'_>| {
+        case.new_namespace("user");
+        case.new_namespace("cgroup");
+        case.config["linux"]["uidMappings"] = map(0, 100_000);
+        case.config["linux"]["gidMappings"] = map(0, 200_000);
+        chown(case.file("/"), Some(100_000), Some(200_000)).unwrap();
+    };
+    let mut case = arena.sleeper();
+    shifted(&mut case);
+    case.bind(&dir, "/mnt", &["rbind", "idmap"]);
+    case.bind(&dir, "/plain", &["rbind"]);
+    let live = case.start();
+    let script = "stat -c %u:%g /mnt/file /plain/file; touch /mnt/made";
+    assert_eq!(live.sh(script), "3:4\n65534:65534");
+    assert_eq!(owner(&dir.join("made")), (0, 0));
+
+    let mut other = arena.sh("stat -c %u:%g /mnt/file");
+    let path = format!("/proc/{}/ns/user", live.process.pid());
+    other.namespace("user", Some(&path));
+    chown(other.file("/"), Some(100_000), Some(200_000)).unwrap();
+    other.bind(&dir, "/mnt", &["rbind", "idmap"]);
+    assert_eq!(other.run().text(), "3:4");
+    live.delete();
 }
 
 /// Red if a file system that does not know mappings is mounted without, or the message does not
