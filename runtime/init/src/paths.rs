@@ -6,10 +6,13 @@
 use core::ffi::CStr;
 
 use crate::consts::{
-    EEXIST, ELOOP, ENOENT, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_WRONLY,
+    EEXIST, EINVAL, ELOOP, ENOENT, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_WRONLY,
     RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS,
 };
 use crate::sys::{Fault, Fd, Outcome, PathBuf, nr, openat2, syscall};
+
+/// A name that would not be made where it says.
+const LEADS_UP: Fault = Fault { errno: EINVAL, detail: nr::OPENAT2 };
 
 /// What a mount point has to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,7 +68,13 @@ pub(crate) fn make(root: i32, path: &CStr, leaf: Leaf, mode: u32, strict: bool) 
         Some(found) => found,
         None => openat2(root, c".", O_PATH | O_DIRECTORY, 0, rules(strict))?,
     };
-    let mut rest = components(bytes.get(known..).unwrap_or_default()).peekable();
+    let rest = bytes.get(known..).unwrap_or_default();
+    // What is missing is made in a directory that is held open, and where its `..` leads the
+    // kernel would judge without knowing the root. No plan has one.
+    if components(rest).any(|name| name == b"..") {
+        return Err(LEADS_UP);
+    }
+    let mut rest = components(rest).peekable();
     while let Some(name) = rest.next() {
         let last = rest.peek().is_none();
         let (kind, mode) = if last { (leaf, mode) } else { (Leaf::Dir, 0o755) };
@@ -119,11 +128,41 @@ pub(crate) fn parent_of(root: i32, path: &CStr) -> Outcome<(Fd, &CStr)> {
     text.push(dir)?;
     let parent = resolve_or_make(root, text.as_c_str(), Leaf::Dir, 0o755, false)?;
     let name = path.to_bytes_with_nul().get(name_at..).unwrap_or_default();
-    let name = CStr::from_bytes_with_nul(name)
-        .map_err(|_| Fault { errno: crate::consts::EINVAL, detail: nr::OPENAT2 })?;
-    Ok((parent, name))
+    let name = CStr::from_bytes_with_nul(name).map_err(|_| LEADS_UP)?;
+    if name == c".." { Err(LEADS_UP) } else { Ok((parent, name)) }
 }
 
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    /// Found by the fuzz target `init`: `..` behind a missing name was made in the
+    /// directory that was open, and so led above the root.
+    #[test]
+    fn nothing_is_made_above_the_root() {
+        let base = std::env::temp_dir().join(std::format!("boathook-paths-{}", std::process::id()));
+        fs::create_dir_all(base.join("root")).unwrap();
+        let root = File::open(base.join("root")).unwrap();
+        let fd = root.as_raw_fd();
+        for path in [c"/m/../../x", c"/../m/../../x", c"m/.."] {
+            let made = make(fd, path, Leaf::Dir, 0o755, false).map(drop);
+            assert_eq!(made, Err(LEADS_UP), "{path:?}");
+        }
+        assert_eq!(parent_of(fd, c"/a/..").map(drop), Err(LEADS_UP));
+        make(fd, c"/../m/x", Leaf::Dir, 0o755, false).unwrap();
+        let mut found: std::vec::Vec<_> = [&base, &base.join("root"), &base.join("root/m")]
+            .map(|d| fs::read_dir(d).unwrap().count())
+            .into();
+        found.sort_unstable();
+        fs::remove_dir_all(&base).unwrap();
+        // The root alone; `a` and `m` in it; `x` in `m`.
+        assert_eq!(found, [1, 1, 2]);
+    }
 }
