@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// A container runtime, and the tools around it.
 #[derive(Debug, Parser)]
@@ -29,6 +29,119 @@ pub(crate) enum Command {
     Lifecycle(Lifecycle),
     /// Show what happened to the hooks and stops of containers.
     Events(Events),
+    /// Read image layers: apply one, check one, print a diff id.
+    #[command(subcommand)]
+    Layer(Box<Layer>),
+}
+
+/// The commands of `boathook layer`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Layer {
+    /// Apply a layer to a new directory, which overlayfs can have as a layer.
+    Apply {
+        #[command(flatten)]
+        blob: LayerBlob,
+        /// The directory to make; it must not exist, and appears when all was right.
+        target: PathBuf,
+        /// It is the lowest layer: there is nothing for its whiteouts to hide.
+        #[arg(long)]
+        first: bool,
+        /// When the layer has to be on disk: before its directory appears, or whenever.
+        #[arg(long, value_enum, default_value_t = LayerSync::Layer)]
+        sync: LayerSync,
+        #[command(flatten)]
+        limits: LayerLimits,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read a layer to its end and check all that needs no file system.
+    Verify {
+        #[command(flatten)]
+        blob: LayerBlob,
+        #[command(flatten)]
+        limits: LayerLimits,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the digest of a layer's decompressed bytes.
+    DiffId {
+        /// The file with the layer.
+        blob: PathBuf,
+        /// The blob's media type [default: its first bytes tell].
+        #[arg(long)]
+        media_type: Option<String>,
+        #[command(flatten)]
+        limits: LayerLimits,
+    },
+}
+
+/// `--sync`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LayerSync {
+    /// Before the directory appears.
+    Layer,
+    /// Whenever the kernel likes.
+    None,
+}
+
+/// A layer, and what is known of it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LayerBlob {
+    /// The file with the layer.
+    pub(crate) blob: PathBuf,
+    /// The blob's media type [default: its first bytes tell].
+    #[arg(long)]
+    pub(crate) media_type: Option<String>,
+    /// The digest that the blob must have.
+    #[arg(long)]
+    pub(crate) digest: Option<String>,
+    /// The size in bytes that the blob must have.
+    #[arg(long)]
+    pub(crate) size: Option<u64>,
+    /// The digest that the decompressed bytes must have.
+    #[arg(long)]
+    pub(crate) diff_id: Option<String>,
+}
+
+/// How much a layer may be; each error names its limit.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LayerLimits {
+    /// Entries [default: 1000000].
+    #[arg(long)]
+    pub(crate) max_entries: Option<u64>,
+    /// Bytes after decompression [default: 64 GiB].
+    #[arg(long)]
+    pub(crate) max_bytes: Option<u64>,
+    /// Ratio of decompressed to compressed bytes, after 64 MiB [default: 1100].
+    #[arg(long)]
+    pub(crate) max_ratio: Option<u64>,
+    /// Bytes of a path [default: 4095].
+    #[arg(long)]
+    pub(crate) max_path_bytes: Option<u64>,
+    /// Components of a path [default: 1024].
+    #[arg(long)]
+    pub(crate) max_depth: Option<u64>,
+    /// Bytes of one extended header, long name or sparse map [default: 1 MiB].
+    #[arg(long)]
+    pub(crate) max_extended_bytes: Option<u64>,
+    /// Records of one extended header [default: 4096].
+    #[arg(long)]
+    pub(crate) max_pax_records: Option<u64>,
+    /// Extended attributes of an entry [default: 256].
+    #[arg(long)]
+    pub(crate) max_xattrs: Option<u64>,
+    /// Bytes of one extended attribute [default: 64 KiB].
+    #[arg(long)]
+    pub(crate) max_xattr_bytes: Option<u64>,
+    /// Bytes of all extended attributes of an entry [default: 256 KiB].
+    #[arg(long)]
+    pub(crate) max_xattrs_bytes: Option<u64>,
+    /// Segments of a sparse file [default: 65536].
+    #[arg(long)]
+    pub(crate) max_sparse_segments: Option<u64>,
 }
 
 /// What can be done with the configuration file.

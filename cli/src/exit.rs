@@ -16,7 +16,10 @@ pub(crate) fn of(result: Result<(), crate::output::Failure>) -> ExitCode {
         Err(error) => {
             // Nobody is left to tell if standard error is closed.
             let _ = writeln!(std::io::stderr(), "boathook: {error}");
-            ExitCode::FAILURE
+            match error {
+                crate::output::Failure::Usage(_) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

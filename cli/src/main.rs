@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Config { config, command } => commands::config::run(config.as_deref(), &command),
         Command::Lifecycle(lifecycle) => commands::lifecycle::run(&lifecycle),
         Command::Events(events) => commands::events::run(&events),
+        Command::Layer(layer) => commands::layer::run(&layer),
     };
     exit::of(result)
 }

@@ -10,6 +10,10 @@ pub(crate) enum Failure {
     Engine(boathook_runtime::Error),
     /// An annotation or the configuration cannot be used.
     Hooks(boathook_hooks::Error),
+    /// A layer or a file system refused.
+    Fs(boathook_fs::Error),
+    /// An argument that clap cannot judge is wrong.
+    Usage(String),
     /// What is wrong, in words.
     Text(String),
     /// A file or the output could not be used.
@@ -21,7 +25,8 @@ impl fmt::Display for Failure {
         match self {
             Self::Engine(error) => error.fmt(f),
             Self::Hooks(error) => error.fmt(f),
-            Self::Text(text) => f.write_str(text),
+            Self::Fs(error) => error.fmt(f),
+            Self::Text(text) | Self::Usage(text) => f.write_str(text),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -36,6 +41,12 @@ impl From<boathook_runtime::Error> for Failure {
 impl From<boathook_hooks::Error> for Failure {
     fn from(error: boathook_hooks::Error) -> Self {
         Self::Hooks(error)
+    }
+}
+
+impl From<boathook_fs::Error> for Failure {
+    fn from(error: boathook_fs::Error) -> Self {
+        Self::Fs(error)
     }
 }
 

@@ -46,6 +46,11 @@ impl Error {
         Self { kind: ErrorKind::Unsupported, message: message.into(), errno: None, log: Vec::new() }
     }
 
+    /// A failure that is none of a system call of ours.
+    pub(crate) fn of_kind(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), errno: None, log: Vec::new() }
+    }
+
     /// A failed system call; `call` is its name with its arguments.
     pub(crate) fn sys(call: impl Into<String>, errno: Errno) -> Self {
         Self { kind: kind_of(errno), message: call.into(), errno: Some(errno), log: Vec::new() }

@@ -6,6 +6,8 @@
 //! ["nosuid","ro","size=1m"] ── flags ──▶ MountOptions ──┐
 //! containerd's rootfs mounts ── rootfs, overlay ────────┼─▶ mount::Tree (detached) ── attach ──▶ fd of its root
 //! a path inside a container ── root::Root ──▶ O_PATH fd ┘        (target, always by fd)
+//!
+//! a layer's blob ── layer ──▶ a directory with its files, for overlayfs
 //! ```
 //!
 //! Everything is synchronous and starts no thread. Descriptors are close-on-exec.
@@ -14,6 +16,7 @@
 
 mod error;
 pub mod flags;
+pub mod layer;
 pub mod mount;
 pub mod overlay;
 pub mod probe;

@@ -2,5 +2,6 @@
 
 pub(crate) mod config;
 pub(crate) mod events;
+pub(crate) mod layer;
 pub(crate) mod lifecycle;
 pub(crate) mod plan;

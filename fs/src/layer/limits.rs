@@ -1,0 +1,49 @@
+//! How much a layer may be and hold. An error names the limit by its key.
+
+/// Limits of one layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// `entries`: how many there may be.
+    pub entries: u64,
+    /// `bytes`: after decompression.
+    pub bytes: u64,
+    /// `ratio`: decompressed to compressed bytes. gzip reaches 1032 at the most.
+    pub ratio: u64,
+    /// Decompressed bytes after which the ratio counts: small layers of zeros are common.
+    pub ratio_from: u64,
+    /// `path-bytes`: length of a path.
+    pub path_bytes: u64,
+    /// `depth`: components of a path.
+    pub depth: u64,
+    /// `extended-bytes`: one extended header, long name or sparse map.
+    pub extended_bytes: u64,
+    /// `pax-records`: records of one extended header.
+    pub pax_records: u64,
+    /// `xattrs`: extended attributes of an entry.
+    pub xattrs: u64,
+    /// `xattr-bytes`: value of one; the kernel's own limit.
+    pub xattr_bytes: u64,
+    /// `xattrs-bytes`: names and values of all of an entry.
+    pub xattrs_bytes: u64,
+    /// `sparse-segments`: of one file.
+    pub sparse_segments: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entries: 1_000_000,
+            bytes: 64 << 30,
+            ratio: 1100,
+            ratio_from: 64 << 20,
+            path_bytes: 4095,
+            depth: 1024,
+            extended_bytes: 1 << 20,
+            pax_records: 4096,
+            xattrs: 256,
+            xattr_bytes: 64 << 10,
+            xattrs_bytes: 256 << 10,
+            sparse_segments: 65_536,
+        }
+    }
+}

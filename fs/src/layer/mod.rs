@@ -1,0 +1,136 @@
+//! Image layers: a blob becomes a directory that overlayfs can have as a layer
+//! (image-spec 1.1 layer.md; kernel, overlayfs.rst).
+//!
+//! ```text
+//! blob ── stream ──▶ bytes ── tar ──▶ entries ── apply ──▶ staging/fs
+//!  digest, size ✓     diff id ✓   limits ✓              │ rename, when all was right
+//!                                                        ▼
+//!                                                     the target
+//! ```
+//!
+//! A layer is a program of a stranger. Its names are used one by one with the
+//! descriptor of their directory, nothing is followed but by the kernel inside
+//! the layer's root, and what is not published never existed.
+
+mod apply;
+mod digest;
+mod limits;
+mod name;
+mod staging;
+mod stream;
+mod tar;
+mod warnings;
+
+use std::io::Read;
+use std::path::Path;
+
+pub use digest::Digest;
+pub use limits::Limits;
+pub use name::{Meaning, Name};
+pub use staging::Sync;
+pub use stream::{Expected, Format, Found};
+pub use tar::{Archive, Entry, Error as TarError, Kind, Problem, Segment, Time, Xattr};
+pub use warnings::Warnings;
+
+use crate::{Error, Result};
+use staging::Staging;
+use stream::Stream;
+
+/// How a layer is applied.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// How much it may be.
+    pub limits: Limits,
+    /// It is the lowest layer: there is nothing for whiteouts to hide.
+    pub first: bool,
+    /// When it has to be on disk.
+    pub sync: Sync,
+}
+
+/// What became of a layer.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What the blob is.
+    pub found: Found,
+    /// How many entries it has.
+    pub entries: u64,
+    /// Whether it hides everything below it. overlayfs cannot be told so by an
+    /// attribute of a layer's root: the list of lower layers ends here.
+    pub root_opaque: bool,
+    /// What was left out without harm.
+    pub warnings: Warnings,
+}
+
+impl From<TarError> for Error {
+    fn from(error: TarError) -> Self {
+        match error {
+            TarError::Archive(problem) => Self::invalid(problem.to_string()),
+            TarError::Read(error) => stream::read_error(error),
+        }
+    }
+}
+
+/// Applies the layer in `blob` and publishes it as the directory `target`,
+/// which must not exist. The directory is made beside it and renamed when every
+/// byte was read and is what `expected` says; until then there is no target.
+///
+/// # Errors
+/// `Invalid` for a layer that is broken, not accepted, more than a limit (the
+/// text names it) or not as expected; others by errno. In every case nothing is
+/// left behind.
+pub fn apply(
+    blob: impl Read,
+    format: Format,
+    expected: Expected,
+    target: &Path,
+    options: &Options,
+) -> Result<Report> {
+    let staging = Staging::new(target)?;
+    let stream = Stream::new(blob, format, expected, &options.limits)?;
+    let mut archive = Archive::new(stream, &options.limits);
+    let outcome = apply::apply(&mut archive, staging.root()?, options)?;
+    let found = archive.into_input().finish()?;
+    staging.publish(options.sync)?;
+    let apply::Outcome { entries, root_opaque, warnings } = outcome;
+    Ok(Report { found, entries, root_opaque, warnings })
+}
+
+/// Reads the layer in `blob` to the end and checks everything that can be
+/// checked without a file system.
+///
+/// # Errors
+/// As for [`apply`].
+pub fn verify(
+    blob: impl Read,
+    format: Format,
+    expected: Expected,
+    limits: &Limits,
+) -> Result<Report> {
+    let stream = Stream::new(blob, format, expected, limits)?;
+    let mut archive = Archive::new(stream, limits);
+    let mut report_entries = 0;
+    let mut root_opaque = false;
+    while let Some(entry) = archive.next_entry()? {
+        report_entries += 1;
+        let wrong = |problem: Problem| {
+            Error::invalid(problem.to_string())
+                .context(format!("entry {}", tar::shown(&entry.path)))
+        };
+        let meaning = Meaning::of(&entry.path, limits).map_err(wrong)?;
+        root_opaque |= matches!(&meaning, Meaning::Opaque(directory) if directory.is_root());
+        if entry.kind == Kind::HardLink {
+            Name::parse(&entry.link, limits).map_err(wrong)?;
+        }
+    }
+    let found = archive.into_input().finish()?;
+    let warnings = Warnings::default();
+    Ok(Report { found, entries: report_entries, root_opaque, warnings })
+}
+
+/// The digest of the decompressed bytes of `blob`, whatever they are.
+///
+/// # Errors
+/// `Invalid` for a broken stream; others by errno.
+pub fn diff_id(blob: impl Read, format: Format, limits: &Limits) -> Result<Found> {
+    Stream::new(blob, format, Expected::default(), limits)?.finish()
+}
