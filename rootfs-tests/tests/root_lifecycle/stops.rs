@@ -279,3 +279,40 @@ pub(crate) fn seen_by_people(scene: &mut Scene<'_>) -> Result<()> {
     ensure!(other.code == 1 && other.complaint().contains("\"nobody\""), "{}", other.complaint());
     scene.delete(&subject.id).map(drop)
 }
+
+/// In one pod, fifty hooks of a second each run beside each other.
+pub(crate) fn fifty_at_once(scene: &mut Scene<'_>) -> Result<()> {
+    let group = scene.id.clone();
+    let annotations =
+        [("pre-stop", r#"{"sleep":{"seconds":1}}"#), ("stop", r#"{"gracePeriodSeconds":30}"#)];
+    let label = format!("io.containerd.runc.v2.group={group}");
+    let mut subjects = Vec::new();
+    for number in 0..50 {
+        let subject = Subject::new(scene, &format!("{}-{number}", scene.id))?;
+        subject.start(scene, &annotations, &["--annotation", &label], POLITE)?;
+        subjects.push(subject);
+    }
+    for subject in &subjects {
+        subject.logged("ready")?;
+    }
+    std::thread::scope(|scope| {
+        let kills: Vec<_> = subjects
+            .iter()
+            .map(|it| {
+                let scene = &*scene;
+                scope.spawn(move || it.kill(scene, "SIGTERM"))
+            })
+            .collect();
+        kills.into_iter().try_for_each(|kill| {
+            kill.join().unwrap_or_else(|_| Err(Error::check("a thread panicked".to_owned())))
+        })
+    })?;
+    for subject in &subjects {
+        let (record, code) = subject.end(scene)?;
+        ensure_eq!(code, 5, "exit code of {}", subject.id);
+        let took = record.between("stopping", "exited")?;
+        // One after the other they would take fifty seconds.
+        ensure!(took < 30_000, "{} took {took} ms", subject.id);
+    }
+    Ok(())
+}
