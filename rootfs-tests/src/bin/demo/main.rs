@@ -10,6 +10,7 @@
 )]
 
 mod pod;
+mod stop;
 mod table;
 
 use std::path::Path;
@@ -51,13 +52,14 @@ fn demo() -> Result<()> {
     host::exclusive()?;
     let before = Census::take()?;
 
-    let daemon =
+    let mut daemon =
         took("a containerd of our own is up, with handlers `boathook` and `runc`", || {
             Daemon::start(packages.release)
         })?;
     println!("  (everything it has is in {})", daemon.dir().display());
+    let outcome = pods(&daemon).and_then(|()| stop::show(&mut daemon));
     let outcome =
-        pods(&daemon).map_err(|error| Error::check(format!("{error}\n\n{}", daemon.log_tail())));
+        outcome.map_err(|error| Error::check(format!("{error}\n\n{}", daemon.log_tail())));
     let ended = daemon.end();
     outcome?;
     ended?;

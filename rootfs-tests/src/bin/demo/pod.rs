@@ -111,7 +111,12 @@ impl Pod {
     }
 
     fn container(&self, name: &str, script: &str) -> Result<String> {
-        let config = ContainerConfig::simple(name, &["/bin/sh", "-c", script]);
+        let mut config = ContainerConfig::simple(name, &["/bin/sh", "-c", script]);
+        // The runc shim does not know them; on boathook they are part of the times.
+        for (what, file) in [("post-start", "/started"), ("pre-stop", "/stopping")] {
+            let handler = format!(r#"{{"exec":{{"command":["touch","{file}"]}}}}"#);
+            config.annotations.insert(format!("{what}.boathook.dev/{name}"), handler);
+        }
         self.cri.run(&self.sandbox, &config, &self.config)
     }
 
