@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 
+use boathook_runtime::cgroup::{Cgroup, Hierarchies};
 use boathook_runtime::daemon::{Fork, fork};
 use rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie};
 use serde::Deserialize;
@@ -58,6 +59,7 @@ pub fn start(flags: &Flags) -> Result<Role> {
             undo.socket = Some(file.clone());
             adjust_oom_score();
             schedule_apart()?;
+            enter_cgroup(request.options.shim_cgroup.as_deref())?;
             let setup = Setup {
                 listener,
                 socket: file,
@@ -187,4 +189,14 @@ fn schedule_apart() -> Result<()> {
     let own = rustix::process::getpid();
     create_core_scheduling_cookie(own, CoreSchedulingScope::ProcessGroup)
         .map_err(|e| Failure::sys("SCHED_CORE: create a core scheduling cookie", e))
+}
+
+/// Moves this process, and with it the server that it leaves behind, into the
+/// cgroup that the options name. It has to exist, on cgroup v1 in one
+/// hierarchy at least, as under containerd's own shim.
+fn enter_cgroup(path: Option<&str>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    Hierarchies::probe()
+        .and_then(|hierarchies| Cgroup::open(&hierarchies, path)?.enter())
+        .map_err(|e| Failure::from(e).context(format!("options: shim_cgroup: {path:?}")))
 }

@@ -14,7 +14,7 @@
 //! v1, hybrid and v2 are siblings: [`Layout::mode`] picks, `limits` and
 //! `stats` have a module for each, and `v1`/`v2` hold what only one needs.
 //!
-//! No process id is ever written to `cgroup.procs`: that write waits for an RCU
+//! No container's process id is ever written to `cgroup.procs`: that write waits for an RCU
 //! grace period (8–10 ms). A child writes `0` to v1 `tasks` files while it has
 //! one thread, which takes microseconds (kernel commit 9a3284fad42f, 5.5), or
 //! is born in its v2 cgroup by `CLONE_INTO_CGROUP` (5.7); see [`Join`].
@@ -25,6 +25,7 @@ mod controller;
 mod create;
 mod delete;
 mod devices;
+mod enter;
 mod file;
 mod freezer;
 mod group;
