@@ -53,6 +53,8 @@ pub(crate) enum Delivery {
 pub(crate) struct Live {
     container: boathook_runtime::Container,
     bundle: PathBuf,
+    /// containerd's namespace.
+    namespace: Arc<str>,
     /// Owner of the stdio pipes on the host.
     owner: (u32, u32),
 }
@@ -75,7 +77,7 @@ struct LiveProcess {
 pub(crate) struct Effects {
     inbox: Inbox,
     publisher: Publisher,
-    namespace: String,
+    namespace: Arc<str>,
     socket: SocketFile,
     engines: HashMap<PathBuf, Engine>,
     containers: HashMap<ContainerNo, Arc<Live>>,
@@ -96,7 +98,7 @@ impl Effects {
         Self {
             inbox,
             publisher,
-            namespace,
+            namespace: namespace.into(),
             socket,
             engines: HashMap::new(),
             containers: HashMap::new(),
@@ -138,7 +140,9 @@ impl Effects {
             Action::Create(no, init, request) => self.create(no, init, request),
             Action::Start(no) => self.start_init(no),
             Action::Register(no, json) => self.register(no, &json),
-            Action::StartExec(container, no, stdio) => self.start_exec(container, no, stdio),
+            Action::StartExec(container, no, exec_id, stdio) => {
+                self.start_exec(container, no, exec_id, stdio);
+            }
             Action::Signal(no, signal, token) => self.signal(no, signal, token),
             Action::SignalAll(no, signal, token) => self.signal_all(no, signal, token),
             Action::KillRest(no) => self.quietly(no, |live| live.container.kill_all(KILL_LIMIT)),
@@ -170,11 +174,7 @@ impl Effects {
             }),
             Action::Resize(no, width, height, token) => self.resize(no, (width, height), token),
             Action::CloseStdin(no) => self.close_stdin(no),
-            Action::EndIo(no) => {
-                if let Some(streams) = self.streams(no) {
-                    streams.process_ended();
-                }
-            }
+            Action::EndIo(no) => self.end_io(no),
             Action::Drain(no) => self.drain(no),
             Action::Record(no, exit) => self.record_exit(no, exit),
             Action::CheckBundle(no) => {
@@ -211,7 +211,7 @@ impl Effects {
     }
 
     fn engine(&mut self, root: Option<&Path>) -> (PathBuf, Engine) {
-        let root = root.unwrap_or(Path::new(DEFAULT_ROOT)).join(&self.namespace);
+        let root = root.unwrap_or(Path::new(DEFAULT_ROOT)).join(&*self.namespace);
         let engine = self.engines.entry(root.clone()).or_insert_with(|| Engine::new(&root));
         (root.clone(), engine.clone())
     }
@@ -300,6 +300,16 @@ impl Effects {
             process.stdin_closed = true;
             if let Some(streams) = &mut process.streams {
                 streams.close_stdin();
+            }
+        }
+    }
+
+    /// From here on nothing of the process is needed but what it wrote.
+    fn end_io(&mut self, no: ProcessNo) {
+        if let Some(process) = self.processes.get_mut(&no) {
+            process.console = None;
+            if let Some(streams) = &mut process.streams {
+                streams.process_ended();
             }
         }
     }

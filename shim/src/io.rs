@@ -2,7 +2,7 @@
 //! of the container on the other, and the copying between them.
 //!
 //! ```text
-//! stdin fifo ──► pipe ──► process ──► pipe ──► stdout fifo or file
+//! stdin fifo ──► pipe ──► process ──► pipe ──► stdout fifo, file or program
 //!     ▲ held                                        ▲ held
 //! ```
 //! The container never gets the fifo itself: when the daemon goes away, its
@@ -15,13 +15,14 @@
 //! until its pipe is empty. A child in the background that keeps the pipe open
 //! can hold neither up; [`DRAIN_LIMIT`] bounds what a slow reader can.
 
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Gid, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::failure::{Failure, Result};
@@ -29,11 +30,15 @@ use crate::table::Stdio;
 
 mod copy;
 mod endpoint;
+mod logger;
 #[cfg(test)]
 mod tests;
+mod uri;
 
 use copy::{Destination, Source};
 use endpoint::{Input, Output};
+use logger::{Limits, Running, Started};
+use uri::Target;
 
 /// How long output may take to get through after its process has ended.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -46,6 +51,17 @@ enum Phase {
     Ended,
     /// It is to be forgotten: copy what is there.
     Forgotten,
+}
+
+/// The process whose streams are opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Whose<'a> {
+    /// Its id: an exec's own, else the container's.
+    pub id: &'a str,
+    /// containerd's namespace.
+    pub namespace: &'a str,
+    /// User and group that own its pipes, as numbers of the host.
+    pub owner: (u32, u32),
 }
 
 /// The container's side of the pipes; none stands for /dev/null.
@@ -65,29 +81,42 @@ pub struct Prepared {
     input: Option<Input>,
     outputs: Vec<(Source, Destination)>,
     to_process: Option<Destination>,
+    program: Option<Running>,
 }
 
-/// Opens what `stdio` names and makes the pipes, owned by `owner` on the host.
+/// Opens what `stdio` names and makes the pipes. Blocks for as long as a
+/// logging program takes to get ready.
 ///
 /// # Errors
-/// A path that is not there or of a kind that cannot be used, and schemes
-/// that are not supported; the text names stream and value.
-pub fn pipes(stdio: &Stdio, owner: (u32, u32)) -> Result<(ContainerEnds, Prepared)> {
+/// A path that is not there or of a kind that cannot be used, unknown schemes,
+/// a logging program that does not get ready; the text names stream and value.
+pub fn pipes(stdio: &Stdio, whose: Whose<'_>) -> Result<(ContainerEnds, Prepared)> {
+    pipes_within(stdio, whose, Limits::USUAL)
+}
+
+fn pipes_within(
+    stdio: &Stdio,
+    whose: Whose<'_>,
+    limits: Limits,
+) -> Result<(ContainerEnds, Prepared)> {
     let mut ends = ContainerEnds::default();
-    let mut prepared = Prepared { input: None, outputs: Vec::new(), to_process: None };
-    if let Some(input) = endpoint::input(&stdio.stdin)? {
-        let (theirs, ours) = pipe(owner).map_err(|e| Failure::sys("pipe for stdin", e))?;
+    let input = input(stdio)?;
+    let Outputs { stdout, stderr, program } = Outputs::open(stdio, whose, limits)?;
+    let mut prepared = Prepared { input: None, outputs: Vec::new(), to_process: None, program };
+    let pipe =
+        |name: &str| pipe(whose.owner).map_err(|e| Failure::sys(format!("pipe for {name}"), e));
+    if let Some(input) = input {
+        let (theirs, ours) = pipe("stdin")?;
         nonblocking(&ours)?;
         ends.stdin = Some(theirs);
         prepared.input = Some(input);
         prepared.to_process = Some(Destination::Pipe(ours));
     }
-    for (name, value, end) in
-        [("stdout", &stdio.stdout, &mut ends.stdout), ("stderr", &stdio.stderr, &mut ends.stderr)]
+    for (name, output, end) in
+        [("stdout", stdout, &mut ends.stdout), ("stderr", stderr, &mut ends.stderr)]
     {
-        let Some(output) = endpoint::output(name, value)? else { continue };
-        let (ours, theirs) =
-            pipe(owner).map_err(|e| Failure::sys(format!("pipe for {name}"), e))?;
+        let Some(output) = output else { continue };
+        let (ours, theirs) = pipe(name)?;
         nonblocking(&ours)?;
         *end = Some(theirs);
         prepared.outputs.push((Source::Pipe(ours), output.into()));
@@ -95,14 +124,66 @@ pub fn pipes(stdio: &Stdio, owner: (u32, u32)) -> Result<(ContainerEnds, Prepare
     Ok((ends, prepared))
 }
 
+fn input(stdio: &Stdio) -> Result<Option<Input>> {
+    endpoint::input(&stdio.stdin, &uri::parse("stdin", &stdio.stdin)?)
+}
+
+/// Where the output of a process goes.
+struct Outputs {
+    stdout: Option<Output>,
+    stderr: Option<Output>,
+    program: Option<Running>,
+}
+
+impl Outputs {
+    /// A program takes both streams, so they must not say different things
+    /// where one of them names a program. A terminal has only one.
+    fn open(stdio: &Stdio, whose: Whose<'_>, limits: Limits) -> Result<Self> {
+        let stdout = uri::parse("stdout", &stdio.stdout)?;
+        let stderr = match stdio.terminal {
+            true => Target::Nothing,
+            false => uri::parse("stderr", &stdio.stderr)?,
+        };
+        match (&stdout, &stderr) {
+            (Target::Logger(logger), other) if *other == Target::Nothing || *other == stdout => {
+                let started = logger::start(logger, whose, limits);
+                let Started { program, stdout, stderr } =
+                    started.map_err(|e| e.context(format!("stdout: {:?}", stdio.stdout)))?;
+                let stderr = (!stdio.terminal).then_some(Output::Logger(stderr));
+                Ok(Self { stdout: Some(Output::Logger(stdout)), stderr, program: Some(program) })
+            }
+            (Target::Logger(_), _) | (_, Target::Logger(_)) => Err(Failure::invalid(format!(
+                "stderr: {:?}: stdout is {:?}, and a logging program takes both",
+                stdio.stderr, stdio.stdout
+            ))),
+            _ => Ok(Self {
+                stdout: output("stdout", &stdout)?,
+                stderr: output("stderr", &stderr)?,
+                program: None,
+            }),
+        }
+    }
+}
+
+fn output(name: &str, target: &Target) -> Result<Option<Output>> {
+    match target {
+        Target::Nothing | Target::Logger(_) => Ok(None),
+        Target::Path(path) => endpoint::output(name, path).map(Some),
+        Target::File(path) => {
+            endpoint::make(name, path)?;
+            endpoint::output(name, path).map(Some)
+        }
+    }
+}
+
 /// Opens what `stdio` names for a process with a terminal.
 ///
 /// # Errors
 /// As [`pipes`].
-pub fn terminal(stdio: &Stdio) -> Result<PreparedTerminal> {
-    let input = endpoint::input(&stdio.stdin)?;
-    let output = endpoint::output("stdout", &stdio.stdout)?;
-    Ok(PreparedTerminal { input, output })
+pub fn terminal(stdio: &Stdio, whose: Whose<'_>) -> Result<PreparedTerminal> {
+    let input = input(stdio)?;
+    let Outputs { stdout, program, .. } = Outputs::open(stdio, whose, Limits::USUAL)?;
+    Ok(PreparedTerminal { input, output: stdout, program })
 }
 
 /// Opened streams of a process with a terminal, before there is one.
@@ -110,6 +191,7 @@ pub fn terminal(stdio: &Stdio) -> Result<PreparedTerminal> {
 pub struct PreparedTerminal {
     input: Option<Input>,
     output: Option<Output>,
+    program: Option<Running>,
 }
 
 impl PreparedTerminal {
@@ -127,6 +209,7 @@ impl PreparedTerminal {
             input: self.input,
             outputs: vec![(Source::Terminal(master), output)],
             to_process: Some(Destination::Terminal(writer)),
+            program: self.program,
         })
     }
 }
@@ -138,8 +221,11 @@ impl Prepared {
     /// The kernel's refusal to watch one of the descriptors.
     pub fn connect(self) -> Result<Streams> {
         let (phase, _) = watch::channel(Phase::Running);
+        let program = self.program.map(|p| (p.limits, p.attended(phase.subscribe())));
+        let after_output = program.as_ref().map_or(Duration::ZERO, |(l, _)| l.after_input());
         let mut streams = Streams {
             phase: Arc::new(phase),
+            limit: DRAIN_LIMIT + after_output,
             stdin_held: None,
             input: None,
             outputs: Vec::with_capacity(self.outputs.len()),
@@ -149,9 +235,18 @@ impl Prepared {
             let copy = copy::input(input.fifo, to_process)?;
             streams.input = Some(tokio::spawn(copy));
         }
+        // Closes with the last copy, when all descriptors of the copies are closed.
+        let (feeding, fed) = mpsc::channel::<Infallible>(1);
         for (source, destination) in self.outputs {
             let copy = copy::output(source, destination, streams.phase.subscribe())?;
-            streams.outputs.push(tokio::spawn(copy));
+            let feeding = feeding.clone();
+            streams.outputs.push(tokio::spawn(async move {
+                copy.await;
+                drop(feeding);
+            }));
+        }
+        if let Some((_, attended)) = program {
+            tokio::spawn(attended?.follow(fed));
         }
         Ok(streams)
     }
@@ -160,9 +255,11 @@ impl Prepared {
 /// The streams of a process while they are being copied.
 #[derive(Debug)]
 pub struct Streams {
-    /// Each task that copies output keeps a receiver; the last one to end
-    /// closes the channel.
+    /// Each task that copies output keeps a receiver, and so does the one that
+    /// follows a program; the last one to end closes the channel.
     phase: Arc<watch::Sender<Phase>>,
+    /// What draining may take.
+    limit: Duration,
     stdin_held: Option<OwnedFd>,
     input: Option<JoinHandle<()>>,
     outputs: Vec<JoinHandle<()>>,
@@ -184,12 +281,13 @@ impl Streams {
         self.phase.send_if_modified(|phase| advance(phase, Phase::Ended));
     }
 
-    /// A future that ends when what the process wrote has been handed on.
+    /// A future that ends when what the process wrote has been handed on, and
+    /// a program that took it has ended.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
         self.phase.send_if_modified(|phase| advance(phase, Phase::Forgotten));
-        let phase = Arc::clone(&self.phase);
+        let (phase, limit) = (Arc::clone(&self.phase), self.limit);
         async move {
-            let _ = tokio::time::timeout(DRAIN_LIMIT, phase.closed()).await;
+            let _ = tokio::time::timeout(limit, phase.closed()).await;
         }
     }
 }

@@ -14,7 +14,7 @@ use super::hooks::{self, Life};
 use super::{Delivery, Effects, Live, LiveProcess, pid};
 use crate::bundle::Record;
 use crate::failure;
-use crate::io::{self, ContainerEnds, Prepared, PreparedTerminal, Streams};
+use crate::io::{self, ContainerEnds, Prepared, PreparedTerminal, Streams, Whose};
 use crate::reaper::{Oom, report_exit};
 use crate::table::{ContainerNo, CreateRequest, Input, Outcome, ProcessNo};
 
@@ -43,12 +43,12 @@ pub(super) enum Opened {
 /// Opens the streams a caller named and what the process gets of them.
 pub(super) fn open(
     stdio: &crate::table::Stdio,
-    owner: (u32, u32),
+    whose: Whose<'_>,
 ) -> failure::Result<(Stdio, Opened)> {
     if stdio.terminal {
-        return Ok((Stdio::Terminal, Opened::Terminal(io::terminal(stdio)?)));
+        return Ok((Stdio::Terminal, Opened::Terminal(io::terminal(stdio, whose)?)));
     }
-    let (ContainerEnds { stdin, stdout, stderr }, prepared) = io::pipes(stdio, owner)?;
+    let (ContainerEnds { stdin, stdout, stderr }, prepared) = io::pipes(stdio, whose)?;
     Ok((Stdio::Fds { stdin, stdout, stderr }, Opened::Pipes(prepared)))
 }
 
@@ -78,9 +78,9 @@ impl Opened {
 impl Effects {
     pub(super) fn create(&mut self, no: ContainerNo, init: ProcessNo, request: Box<CreateRequest>) {
         let (root, engine) = self.engine(request.options.root.as_deref());
-        let inbox = self.inbox.clone();
+        let (inbox, namespace) = (self.inbox.clone(), Arc::clone(&self.namespace));
         spawn_blocking(move || {
-            let new = create(&engine, root, &request).map(Box::new);
+            let new = create(&engine, root, &namespace, &request).map(Box::new);
             inbox.deliver(Delivery::Created(no, init, new));
         });
     }
@@ -151,6 +151,7 @@ impl Effects {
 fn create(
     engine: &Engine,
     root: PathBuf,
+    namespace: &Arc<str>,
     request: &CreateRequest,
 ) -> failure::Result<NewContainer> {
     let spec = spec::load(&request.bundle)?;
@@ -158,7 +159,7 @@ fn create(
     let options = &request.options;
     let rootfs = mount_rootfs(&request.rootfs, &request.bundle.join("rootfs"))?;
     let owner = (options.io_uid, options.io_gid);
-    let (stdio, opened) = open(&request.stdio, owner)?;
+    let (stdio, opened) = open(&request.stdio, Whose { id: &request.id, namespace, owner })?;
     let Created { container, process, console } = engine.create(Create {
         id: &request.id,
         bundle: &request.bundle,
@@ -171,7 +172,8 @@ fn create(
         },
         deadline: CREATE_LIMIT,
     })?;
-    let live = Live { container, bundle: request.bundle.clone(), owner };
+    let live =
+        Live { container, bundle: request.bundle.clone(), namespace: Arc::clone(namespace), owner };
     let state_dir = root.join(&request.id);
     let record = Record { root, pid: pid(&process), exit: None, clean: false };
     let connected = opened.with(console).and_then(|streams| {

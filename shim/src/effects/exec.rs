@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use super::create::open;
 use super::{Delivery, Effects, Live, LiveProcess, START_LIMIT, pid};
 use crate::failure::{self, Failure};
-use crate::io::{Prepared, Streams};
+use crate::io::{Prepared, Streams, Whose};
 use crate::reaper::report_exit;
 use crate::table::{ContainerNo, Input, Outcome, ProcessNo, Stdio};
 
@@ -34,13 +34,19 @@ impl Effects {
         self.ready.push_back(Input::Finished(Outcome::Registered(no, registered)));
     }
 
-    pub(super) fn start_exec(&mut self, container: ContainerNo, no: ProcessNo, stdio: Stdio) {
+    pub(super) fn start_exec(
+        &mut self,
+        container: ContainerNo,
+        no: ProcessNo,
+        exec_id: String,
+        stdio: Stdio,
+    ) {
         let inbox = self.inbox.clone();
         let live = self.live(container);
         let spec = self.processes.get_mut(&no).and_then(|p| p.spec.take());
         let spec = spec.ok_or_else(|| Failure::wrong_state("the process was started before"));
         spawn_blocking(move || {
-            let new = live.and_then(|live| Ok(Box::new(run(&live, spec?, &stdio)?)));
+            let new = live.and_then(|live| Ok(Box::new(run(&live, spec?, &exec_id, &stdio)?)));
             inbox.deliver(Delivery::Started(container, no, new));
         });
     }
@@ -86,11 +92,18 @@ impl Effects {
     }
 }
 
-fn run(live: &Live, mut spec: Box<ProcessSpec>, stdio: &Stdio) -> failure::Result<NewProcess> {
+fn run(
+    live: &Live,
+    mut spec: Box<ProcessSpec>,
+    exec_id: &str,
+    stdio: &Stdio,
+) -> failure::Result<NewProcess> {
     // The request's word counts, not the spec's: they differ when a client
     // takes the container's process as a template.
     spec.set_terminal(Some(stdio.terminal));
-    let (given, opened) = open(stdio, live.owner)?;
+    // containerd gives a logging program the exec's id, not the container's.
+    let whose = Whose { id: exec_id, namespace: &live.namespace, owner: live.owner };
+    let (given, opened) = open(stdio, whose)?;
     let (process, console) = live.container.exec(&spec, given, EXEC_LIMIT)?;
     let (console, streams) = opened.with(console)?;
     // On an error the process is dropped, and with it killed and reaped.

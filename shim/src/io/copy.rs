@@ -33,7 +33,7 @@ pub(super) enum Source {
 /// Where bytes go.
 #[derive(Debug)]
 pub(super) enum Destination {
-    /// A pipe; non-blocking.
+    /// A pipe to a process; non-blocking.
     Pipe(OwnedFd),
     /// A fifo, and what is known of whoever reads it; non-blocking.
     Fifo(OwnedFd, Client),
@@ -50,6 +50,7 @@ impl From<Output> for Destination {
         match output {
             Output::Fifo(fd, client) => Self::Fifo(fd, client),
             Output::File(fd) => Self::File(fd),
+            Output::Logger(fd) => Self::Pipe(fd),
         }
     }
 }
@@ -60,7 +61,9 @@ enum Step {
     Moved(u64),
     SourceEmpty,
     DestinationFull,
-    /// End of file, or nobody can take the bytes any more.
+    /// Nobody can take the bytes any more.
+    DestinationGone,
+    /// End of file.
     Over,
 }
 
@@ -122,6 +125,11 @@ pub(super) fn output(
                 Step::SourceEmpty if now == Phase::Forgotten => return,
                 Step::SourceEmpty => Wanted::Source,
                 Step::DestinationFull => Wanted::Destination,
+                // A process must not get SIGPIPE because its log is gone.
+                Step::DestinationGone => {
+                    copy.discard();
+                    continue;
+                }
                 Step::Over => return,
             };
             // What nobody reads while the daemon is away is kept for its return.
@@ -211,7 +219,7 @@ pub(super) fn input(
                 Step::Moved(_) => tokio::task::coop::consume_budget().await,
                 Step::SourceEmpty => copy.ready(Wanted::Source).await,
                 Step::DestinationFull => copy.ready(Wanted::Destination).await,
-                Step::Over => return,
+                Step::DestinationGone | Step::Over => return,
             }
         }
     })
@@ -283,7 +291,8 @@ impl Copy {
                 Ok(0) => return Step::Over,
                 Ok(n) => {
                     let left = self.write(&buffer[..n]);
-                    return left.map_or(Step::Over, |left| self.keep(n, &buffer[n - left..n]));
+                    return left
+                        .map_or(Step::DestinationGone, |left| self.keep(n, &buffer[n - left..n]));
                 }
                 Err(Errno::AGAIN) => return Step::SourceEmpty,
                 Err(Errno::INTR) => return Step::Moved(0),
@@ -294,7 +303,14 @@ impl Copy {
         let pending = std::mem::take(&mut self.pending);
         let left = self.write(&pending);
         let all = pending.len();
-        left.map_or(Step::Over, |left| self.keep(all, &pending[all - left..]))
+        left.map_or(Step::DestinationGone, |left| self.keep(all, &pending[all - left..]))
+    }
+
+    /// From here on what is read goes nowhere.
+    fn discard(&mut self) {
+        self.destination = Sink::Nothing;
+        self.spliced = false;
+        self.pending = Vec::new();
     }
 
     /// Keeps what could not be written of `all` bytes.
@@ -352,6 +368,7 @@ fn splice_step(from: &OwnedFd, to: &OwnedFd) -> Step {
         Err(Errno::AGAIN) if !is_ready(from.as_fd(), PollFlags::IN) => Step::SourceEmpty,
         Err(Errno::AGAIN) if !is_ready(to.as_fd(), PollFlags::OUT) => Step::DestinationFull,
         Err(Errno::AGAIN) => Step::Moved(0),
+        Err(Errno::PIPE) => Step::DestinationGone,
         Err(_) => Step::Over,
     }
 }

@@ -1,18 +1,14 @@
-//! What a stream value of the caller means, and opening it.
-//!
-//! | value | meaning |
-//! |---|---|
-//! | empty | none: /dev/null |
-//! | absolute path | a fifo; for output any other file too, appended to |
-//! | `fifo://path` | the same, as Docker writes it |
-//! | other schemes | refused by name |
+//! Opening what a stream value names.
 
+use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::uri::Target;
 use crate::failure::{Failure, Result};
 
 /// An input fifo and the writer that keeps it from ending.
@@ -29,6 +25,8 @@ pub(super) enum Output {
     Fifo(OwnedFd, Client),
     /// Anything that is not a fifo.
     File(OwnedFd),
+    /// To a program; no reader is held.
+    Logger(OwnedFd),
 }
 
 /// The client at the other end of an output fifo.
@@ -42,27 +40,31 @@ pub(super) struct Client {
     pub(super) seen: bool,
 }
 
-/// Opens the value of `stdin`.
-pub(super) fn input(value: &str) -> Result<Option<Input>> {
-    let Some(path) = path("stdin", value)? else { return Ok(None) };
-    if !is_fifo("stdin", &path)? {
+/// Opens what `stdin` names.
+pub(super) fn input(value: &str, target: &Target) -> Result<Option<Input>> {
+    let path = match target {
+        Target::Nothing => return Ok(None),
+        Target::Path(path) => path,
+        Target::File(_) | Target::Logger(_) => {
+            return Err(Failure::invalid(format!("stdin: {value:?}: not a place to read from")));
+        }
+    };
+    if !is_fifo(path).map_err(|e| unusable("stdin", path, e))? {
         return Err(Failure::invalid(format!("stdin: {value:?} is not a fifo")));
     }
-    let open = |flags| open("stdin", &path, flags | OFlags::NONBLOCK);
+    let open = |flags| open("stdin", path, flags | OFlags::NONBLOCK);
     // The reader first: a writer cannot be opened without one (fifo(7)).
     let fifo = open(OFlags::RDONLY)?;
     let held = open(OFlags::WRONLY)?;
     Ok(Some(Input { fifo, held }))
 }
 
-/// Opens the value of an output stream.
-pub(super) fn output(name: &str, value: &str) -> Result<Option<Output>> {
-    let Some(path) = path(name, value)? else { return Ok(None) };
-    let output = match is_fifo(name, &path)? {
-        true => fifo(name, &path)?,
-        false => Output::File(open(name, &path, OFlags::WRONLY | OFlags::APPEND)?),
-    };
-    Ok(Some(output))
+/// Opens the file or fifo of an output stream.
+pub(super) fn output(name: &str, path: &Path) -> Result<Output> {
+    match is_fifo(path).map_err(|e| unusable(name, path, e))? {
+        true => fifo(name, path),
+        false => Ok(Output::File(open(name, path, OFlags::WRONLY | OFlags::APPEND)?)),
+    }
 }
 
 fn fifo(name: &str, path: &Path) -> Result<Output> {
@@ -83,24 +85,27 @@ fn fifo(name: &str, path: &Path) -> Result<Output> {
     Ok(Output::Fifo(both, Client { writer, seen }))
 }
 
-fn path(name: &str, value: &str) -> Result<Option<PathBuf>> {
-    let path = match value.split_once("://") {
-        Some(("fifo", path)) => path,
-        Some((scheme, _)) => {
-            let text = format!("{name}: {value:?}: scheme {scheme:?} is not supported");
-            return Err(Failure::unsupported(text));
-        }
-        None => value,
-    };
-    match path {
-        "" if value.is_empty() => Ok(None),
-        path if path.starts_with('/') => Ok(Some(PathBuf::from(path))),
-        _ => Err(Failure::invalid(format!("{name}: {value:?} is not an absolute path"))),
+/// Makes the file of a `file://` value, and the directories above it, unless
+/// there is something at its path.
+pub(super) fn make(name: &str, path: &Path) -> Result<()> {
+    match is_fifo(path) {
+        Err(Errno::NOENT) => {}
+        found => return found.map(drop).map_err(|e| unusable(name, path, e)),
     }
+    let above = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(above)
+        .map_err(|e| Failure::invalid(format!("{name}: {}: {e}", above.display())))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))
+        .map(drop)
+        .map_err(|e| unusable(name, path, e))
 }
 
-fn is_fifo(name: &str, path: &Path) -> Result<bool> {
-    let stat = rustix::fs::stat(path).map_err(|e| unusable(name, path, e))?;
+fn is_fifo(path: &Path) -> rustix::io::Result<bool> {
+    let stat = rustix::fs::stat(path)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
@@ -109,7 +114,7 @@ fn open(name: &str, path: &Path, flags: OFlags) -> Result<OwnedFd> {
         .map_err(|e| unusable(name, path, e))
 }
 
-fn unusable(name: &str, path: &Path, errno: rustix::io::Errno) -> Failure {
+fn unusable(name: &str, path: &Path, errno: Errno) -> Failure {
     let error = std::io::Error::from(errno);
     Failure::invalid(format!("{name}: {}: {error}", path.display()))
 }

@@ -12,8 +12,12 @@ use rustix::pipe::fcntl_getpipe_size;
 use super::*;
 use crate::failure::ErrorKind;
 
+mod loggers;
+
 /// No test waits longer for something that must happen.
 const SOON: Duration = Duration::from_secs(20);
+
+const WHOSE: Whose<'_> = Whose { id: "c1", namespace: "ns", owner: (0, 0) };
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -50,7 +54,7 @@ fn output_of_any_size_arrives_whole_and_ends() {
     runtime().block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path(), "out");
-        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), WHOSE).unwrap();
         assert!(ends.stdin.is_none() && ends.stderr.is_none());
         let streams = prepared.connect().unwrap();
         let mut out = reader(&path);
@@ -75,7 +79,7 @@ fn output_waits_for_a_reader_that_comes_back() {
     runtime().block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path(), "out");
-        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), WHOSE).unwrap();
         let mut streams = prepared.connect().unwrap();
         let process = File::from(ends.stdout.take().unwrap());
         // More than both pipes hold: the writer is stopped half-way, as a
@@ -123,7 +127,7 @@ fn a_client_that_comes_after_delete_was_asked_for_misses_nothing() {
     runtime().block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path(), "out");
-        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), WHOSE).unwrap();
         let mut streams = prepared.connect().unwrap();
         File::from(ends.stdout.take().unwrap()).write_all(b"short life").unwrap();
         streams.process_ended();
@@ -140,7 +144,7 @@ fn last_words_wait_for_a_daemon_that_is_away() {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path(), "out");
         let before = reader(&path);
-        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), WHOSE).unwrap();
         let mut streams = prepared.connect().unwrap();
         drop(before);
         File::from(ends.stdout.take().unwrap()).write_all(b"last words").unwrap();
@@ -156,7 +160,7 @@ fn more_than_a_fifo_holds_waits_for_longer_than_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path(), "out");
         let before = reader(&path);
-        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), WHOSE).unwrap();
         let mut streams = prepared.connect().unwrap();
         drop(before);
         let mut process = File::from(ends.stdout.take().unwrap());
@@ -177,7 +181,7 @@ fn a_client_that_has_left_does_not_hold_up_delete() {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path(), "out");
         let client = reader(&path);
-        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), WHOSE).unwrap();
         let mut streams = prepared.connect().unwrap();
         drop(client);
         File::from(ends.stdout.take().unwrap()).write_all(b"unread").unwrap();
@@ -193,7 +197,7 @@ fn a_background_child_does_not_hold_up_the_end() {
     runtime().block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path(), "out");
-        let (mut ends, prepared) = pipes(&stdio("", &path, ""), (0, 0)).unwrap();
+        let (mut ends, prepared) = pipes(&stdio("", &path, ""), WHOSE).unwrap();
         let mut streams = prepared.connect().unwrap();
         let mut out = reader(&path);
         let mut child = File::from(ends.stdout.take().unwrap());
@@ -220,7 +224,7 @@ fn input_survives_its_clients_and_ends_when_closed() {
     runtime().block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path(), "in");
-        let (mut ends, prepared) = pipes(&stdio(&path, "", ""), (0, 0)).unwrap();
+        let (mut ends, prepared) = pipes(&stdio(&path, "", ""), WHOSE).unwrap();
         let mut streams = prepared.connect().unwrap();
         let mut process = File::from(ends.stdin.take().unwrap());
         for word in ["one ", "two "] {
@@ -246,7 +250,7 @@ fn a_file_is_appended_to() {
         let path = dir.path().join("log");
         std::fs::write(&path, "before ").unwrap();
         let name = path.to_str().unwrap();
-        let (mut ends, prepared) = pipes(&stdio("", name, name), (0, 0)).unwrap();
+        let (mut ends, prepared) = pipes(&stdio("", name, name), WHOSE).unwrap();
         let mut streams = prepared.connect().unwrap();
         File::from(ends.stdout.take().unwrap()).write_all(b"after").unwrap();
         drop(ends);
@@ -257,12 +261,35 @@ fn a_file_is_appended_to() {
 }
 
 #[test]
+fn a_file_uri_makes_the_file_and_what_is_above_it() {
+    use std::os::unix::fs::PermissionsExt;
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a b/c/log");
+        let uri = format!("file://{}/a%20b/c/log", dir.path().display());
+        for word in ["one ", "two "] {
+            let (mut ends, prepared) = pipes(&stdio("", &uri, &uri), WHOSE).unwrap();
+            let mut streams = prepared.connect().unwrap();
+            File::from(ends.stdout.take().unwrap()).write_all(word.as_bytes()).unwrap();
+            drop(ends);
+            streams.process_ended();
+            tokio::time::timeout(SOON, streams.drained()).await.unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one two ");
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        // What the umask of the test allows of 0644 and 0755.
+        assert_eq!(mode(&path) & !0o644, 0);
+        assert_eq!(mode(path.parent().unwrap()) & !0o755, 0);
+    });
+}
+
+#[test]
 fn a_terminal_is_copied_both_ways_and_ends_with_its_last_user() {
     runtime().block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let (input, output) = (fifo(dir.path(), "in"), fifo(dir.path(), "out"));
         let (master, slave) = open_terminal();
-        let prepared = terminal(&stdio(&input, &output, "")).unwrap().with(master).unwrap();
+        let prepared = terminal(&stdio(&input, &output, ""), WHOSE).unwrap().with(master).unwrap();
         let mut streams = prepared.connect().unwrap();
         let mut out = reader(&output);
         let mut client = OpenOptions::new().write(true).open(&input).unwrap();
@@ -309,13 +336,17 @@ fn values_that_cannot_be_used_are_named() {
     let file = file.to_str().unwrap();
     let missing = format!("{}/none", dir.path().display());
     for (stdio, kind, part) in [
-        (stdio("", "binary:///bin/x?a=b", ""), ErrorKind::Unsupported, "\"binary\""),
-        (stdio("", "", "file:///tmp/x"), ErrorKind::Unsupported, "stderr"),
+        (stdio("", "binary:///no/program?a=b", ""), ErrorKind::InvalidInput, "/no/program"),
+        (stdio("", "", "binary:///bin/true"), ErrorKind::InvalidInput, "stderr"),
+        (stdio("", "binary:///bin/true", file), ErrorKind::InvalidInput, "stderr"),
+        (stdio("binary:///bin/true", "", ""), ErrorKind::InvalidInput, "stdin"),
+        (stdio("", &format!("file://{file}/below"), ""), ErrorKind::InvalidInput, "stdout"),
+        (stdio("", "", "ttrpc+unix:///run/s"), ErrorKind::InvalidInput, "\"ttrpc+unix\""),
         (stdio("", "relative/path", ""), ErrorKind::InvalidInput, "relative/path"),
         (stdio("", &missing, ""), ErrorKind::InvalidInput, "none"),
         (stdio(file, "", ""), ErrorKind::InvalidInput, "not a fifo"),
     ] {
-        let failure = pipes(&stdio, (0, 0)).unwrap_err();
+        let failure = pipes(&stdio, WHOSE).unwrap_err();
         assert_eq!(failure.kind(), kind, "{failure}");
         assert!(failure.to_string().contains(part), "{failure}");
     }

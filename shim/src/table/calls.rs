@@ -142,9 +142,9 @@ impl Table {
             return Ok(());
         }
         let process = super::process(container, target.exec.as_deref())?;
-        actions.push(match target.exec {
+        actions.push(match &target.exec {
             None => Action::Start(process.no),
-            Some(_) => Action::StartExec(no, process.no, process.stdio.clone()),
+            Some(id) => Action::StartExec(no, process.no, id.clone(), process.stdio.clone()),
         });
         Ok(())
     }

@@ -48,7 +48,7 @@ pub struct Exit {
 pub struct Stdio {
     /// A fifo the container reads from.
     pub stdin: String,
-    /// A fifo or a file the container's output goes to.
+    /// A fifo, a file or a program the container's output goes to.
     pub stdout: String,
     /// The same for errors; unused with a terminal.
     pub stderr: String,
@@ -387,8 +387,8 @@ pub enum Action {
     Start(ProcessNo),
     /// Check an exec's JSON and keep it for its start.
     Register(ProcessNo, Vec<u8>),
-    /// Run a registered exec.
-    StartExec(ContainerNo, ProcessNo, Stdio),
+    /// Run a registered exec; its id is for whoever takes its output.
+    StartExec(ContainerNo, ProcessNo, String, Stdio),
     /// Send a signal to one process; the token, if any, wants the result.
     Signal(ProcessNo, i32, Option<Token>),
     /// Send a signal to every process of the container.

@@ -214,7 +214,7 @@ impl World {
             }
             Action::Register(no, _) => Outcome::Registered(no, done),
             Action::Start(no) => Outcome::Started(no, done.map(|()| 1000 + no.0)),
-            Action::StartExec(_, no, _) => {
+            Action::StartExec(_, no, ..) => {
                 if good {
                     self.alive.insert(no, false);
                 }
