@@ -121,6 +121,7 @@ impl Driver {
         let mut child: Signal = handler(SignalKind::child())?;
         let mut terminate = handler(SignalKind::terminate())?;
         let mut interrupt = handler(SignalKind::interrupt())?;
+        let mut asked = handler(SignalKind::user_defined1())?;
         let mut quiet = None;
         while !self.stopping {
             tokio::select! {
@@ -138,6 +139,7 @@ impl Driver {
                 _ = child.recv() => self.effects.reap_orphans(),
                 _ = terminate.recv() => self.apply(Input::Terminate),
                 _ = interrupt.recv() => self.apply(Input::Terminate),
+                _ = asked.recv() => self.tell(),
             }
         }
         Ok(self.effects)
@@ -161,6 +163,16 @@ impl Driver {
                     self.apply(input);
                 }
             }
+        }
+    }
+
+    /// Answers SIGUSR1 in the log: what is known, and who waits for what.
+    fn tell(&self) {
+        let mut tokens: Vec<_> = self.waiting.keys().map(|token| token.0).collect();
+        tokens.sort_unstable();
+        crate::info!("SIGUSR1: calls without an answer: {tokens:?}");
+        for line in self.table.describe() {
+            crate::info!("SIGUSR1: {line}");
         }
     }
 
@@ -193,5 +205,34 @@ impl Driver {
             }
             action => self.effects.start(action),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Publisher;
+    use crate::socket::{self, Claim};
+    use crate::table::IDLE_LIMIT;
+
+    /// Time is the runtime's own and passes at once where nothing else happens.
+    #[test]
+    fn a_server_that_nobody_uses_ends_by_itself() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let path = socket::path(dir.path(), "daemon", "ns", "c").unwrap();
+            let Claim::Bound(_listener, file) = socket::claim(&path).unwrap() else {
+                panic!("somebody serves {}", path.display())
+            };
+            let (inbox, messages) = Inbox::new();
+            let publisher = Publisher::start("/nowhere".to_owned(), "ns".to_owned());
+            let driver = Driver::new(Effects::new(inbox, publisher, "ns".to_owned(), file));
+            let begun = Instant::now();
+            driver.run(messages).await.unwrap();
+            assert!(begun.elapsed() >= IDLE_LIMIT, "it ended after {:?}", begun.elapsed());
+            assert!(!path.exists(), "the socket outlived its server");
+        });
     }
 }

@@ -18,6 +18,7 @@ use crate::failure::{Failure, Result};
 
 mod calls;
 mod container;
+mod describe;
 mod exits;
 mod life;
 mod results;
