@@ -37,7 +37,7 @@ fn metrics_v1(stats: &source::V1Stats) -> v1::Metrics {
         }),
         cpu: field(stats.cpu.as_ref(), cpu_v1),
         memory: field(stats.memory.as_ref(), memory_v1),
-        blkio: field(stats.blkio.as_ref(), blkio),
+        blkio: field(stats.blkio.as_ref(), |usage| blkio(usage, &Devices::of_this_host)),
         rdma: field(stats.rdma.as_ref(), |rdma| v1::RdmaStat {
             current: rdma.current.iter().map(rdma_v1).collect(),
             limit: rdma.limit.iter().map(rdma_v1).collect(),
@@ -137,28 +137,70 @@ fn hugetlb_v1(usage: &HugetlbUsage) -> v1::HugetlbStat {
     }
 }
 
-fn blkio(blkio: &source::V1Blkio) -> v1::BlkIOStat {
-    let entries = |entries: &[BlkioEntry]| entries.iter().map(blkio_entry).collect();
+/// `devices` is asked only where there is something to name.
+fn blkio(blkio: &source::V1Blkio, devices: &dyn Fn() -> Devices) -> v1::BlkIOStat {
+    let lists = [
+        &blkio.io_service_bytes_recursive,
+        &blkio.io_serviced_recursive,
+        &blkio.io_queued_recursive,
+        &blkio.io_service_time_recursive,
+        &blkio.io_wait_time_recursive,
+        &blkio.io_merged_recursive,
+        &blkio.io_time_recursive,
+        &blkio.sectors_recursive,
+    ];
+    let silent = lists.iter().all(|list| list.is_empty());
+    let devices = if silent { Devices::default() } else { devices() };
+    let [bytes, serviced, queued, service_time, wait_time, merged, time, sectors] =
+        lists.map(|list| list.iter().map(|entry| blkio_entry(entry, &devices)).collect());
     v1::BlkIOStat {
-        io_service_bytes_recursive: entries(&blkio.io_service_bytes_recursive),
-        io_serviced_recursive: entries(&blkio.io_serviced_recursive),
-        io_queued_recursive: entries(&blkio.io_queued_recursive),
-        io_service_time_recursive: entries(&blkio.io_service_time_recursive),
-        io_wait_time_recursive: entries(&blkio.io_wait_time_recursive),
-        io_merged_recursive: entries(&blkio.io_merged_recursive),
-        io_time_recursive: entries(&blkio.io_time_recursive),
-        sectors_recursive: entries(&blkio.sectors_recursive),
+        io_service_bytes_recursive: bytes,
+        io_serviced_recursive: serviced,
+        io_queued_recursive: queued,
+        io_service_time_recursive: service_time,
+        io_wait_time_recursive: wait_time,
+        io_merged_recursive: merged,
+        io_time_recursive: time,
+        sectors_recursive: sectors,
         ..Default::default()
     }
 }
 
-fn blkio_entry(entry: &BlkioEntry) -> v1::BlkIOEntry {
+fn blkio_entry(entry: &BlkioEntry, devices: &Devices) -> v1::BlkIOEntry {
     v1::BlkIOEntry {
         op: entry.op.clone(),
+        device: devices.name(entry.major, entry.minor),
         major: entry.major,
         minor: entry.minor,
         value: entry.value,
         ..Default::default()
+    }
+}
+
+/// Block devices by their numbers.
+#[derive(Debug, Default)]
+struct Devices(Vec<(u64, u64, String)>);
+
+impl Devices {
+    fn of_this_host() -> Self {
+        Self::parse(&std::fs::read_to_string("/proc/diskstats").unwrap_or_default())
+    }
+
+    /// Each line begins with major, minor and name (the kernel's
+    /// Documentation/admin-guide/iostats.rst).
+    fn parse(text: &str) -> Self {
+        let device = |line: &str| {
+            let mut words = line.split_ascii_whitespace();
+            let (major, minor) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            Some((major, minor, format!("/dev/{}", words.next()?)))
+        };
+        Self(text.lines().filter_map(device).collect())
+    }
+
+    /// Empty for a device that is gone.
+    fn name(&self, major: u64, minor: u64) -> String {
+        let found = self.0.iter().find(|(a, b, _)| (*a, *b) == (major, minor));
+        found.map(|(_, _, name)| name.clone()).unwrap_or_default()
     }
 }
 
@@ -197,6 +239,7 @@ fn metrics_v2(stats: &source::V2Stats) -> v2::Metrics {
             max: events.max,
             oom: events.oom,
             oom_kill: events.oom_kill,
+            oom_group_kill: events.oom_group_kill,
             ..Default::default()
         }),
         ..Default::default()
@@ -211,6 +254,8 @@ fn cpu_v2(cpu: &source::V2Cpu) -> v2::CPUStat {
         nr_periods: cpu.stat.nr_periods,
         nr_throttled: cpu.stat.nr_throttled,
         throttled_usec: cpu.stat.throttled_usec,
+        nr_bursts: cpu.stat.nr_bursts,
+        burst_usec: cpu.stat.burst_usec,
         psi: field(cpu.pressure.as_ref(), psi),
         ..Default::default()
     }
@@ -348,6 +393,89 @@ mod tests {
         assert_eq!(metrics.memory_oom_control.under_oom, 1);
         assert_eq!((metrics.pids.current, metrics.pids.limit), (3, 0));
         assert!(metrics.rdma.is_none() && metrics.blkio.is_none());
+    }
+
+    #[test]
+    fn block_devices_have_the_names_of_the_host() {
+        let entry = |major, value| BlkioEntry { major, minor: 1, op: "Read".into(), value };
+        let usage = source::V1Blkio {
+            io_service_bytes_recursive: vec![entry(254, 4096), entry(9, 1)],
+            ..Default::default()
+        };
+        let text = " 254       0 vda 10 0 80 9\n 254       1 vda1 7 0 56 8\nnot a line\n";
+        let stat = blkio(&usage, &|| Devices::parse(text));
+        let named: Vec<_> = stat.io_service_bytes_recursive.iter().map(|e| &*e.device).collect();
+        assert_eq!(named, ["/dev/vda1", ""]);
+        blkio(&source::V1Blkio::default(), &|| panic!("asked for nothing"));
+    }
+
+    /// Every field of a message that this kernel fills must come out of it: a
+    /// field that is forgotten in the mapping shows as a zero here.
+    #[test]
+    fn no_field_of_v2_is_forgotten() {
+        let line = PressureLine { avg10: 1, avg60: 2, avg300: 3, total_usec: 4 };
+        let pressure = Some(Pressure { some: line.clone(), full: line });
+        let stat = source::CpuStat {
+            usage_usec: 1,
+            user_usec: 2,
+            system_usec: 3,
+            nr_periods: 4,
+            nr_throttled: 5,
+            throttled_usec: 6,
+            nr_bursts: 7,
+            burst_usec: 8,
+        };
+        let events = source::MemoryEvents {
+            low: 1,
+            high: 2,
+            max: 3,
+            oom: 4,
+            oom_kill: 5,
+            oom_group_kill: 6,
+        };
+        let memory = source::V2Memory {
+            usage: 1,
+            usage_limit: 2,
+            max_usage: 3,
+            swap_usage: 4,
+            swap_limit: 5,
+            swap_max_usage: 6,
+            pressure: pressure.clone(),
+            ..Default::default()
+        };
+        let entry = source::IoEntry { major: 1, minor: 2, rbytes: 3, wbytes: 4, rios: 5, wios: 6 };
+        let stats = source::V2Stats {
+            cpu: source::V2Cpu { stat, pressure: pressure.clone() },
+            memory: Some(memory),
+            memory_events: Some(events),
+            io: Some(source::V2Io { usage: vec![entry], pressure }),
+            ..Default::default()
+        };
+        let stats = source::Stats::V2(Box::new(stats));
+        let metrics: v2::Metrics = decode(&stats, "io.containerd.cgroups.v2.Metrics");
+        let (cpu, memory) = (&metrics.cpu, &metrics.memory);
+        let times = [cpu.usage_usec, cpu.user_usec, cpu.system_usec, cpu.nr_periods];
+        assert_eq!(times, [1, 2, 3, 4]);
+        let limits = [cpu.nr_throttled, cpu.throttled_usec, cpu.nr_bursts, cpu.burst_usec];
+        assert_eq!(limits, [5, 6, 7, 8]);
+        let bytes = [memory.usage, memory.usage_limit, memory.max_usage];
+        assert_eq!(bytes, [1, 2, 3]);
+        let swap = [memory.swap_usage, memory.swap_limit, memory.swap_max_usage];
+        assert_eq!(swap, [4, 5, 6]);
+        let events = &metrics.memory_events;
+        let counts = [events.low, events.high, events.max, events.oom, events.oom_kill];
+        assert_eq!((counts, events.oom_group_kill), ([1, 2, 3, 4, 5], 6));
+        let io = &metrics.io.usage[0];
+        assert_eq!(
+            [io.major, io.minor, io.rbytes, io.wbytes, io.rios, io.wios],
+            [1, 2, 3, 4, 5, 6]
+        );
+        for psi in [&cpu.psi, &memory.psi, &metrics.io.psi] {
+            for line in [&psi.some, &psi.full] {
+                let averages = (line.avg10, line.avg60, line.avg300, line.total);
+                assert_eq!(averages, (0.01, 0.02, 0.03, 4));
+            }
+        }
     }
 
     #[test]

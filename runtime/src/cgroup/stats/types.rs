@@ -244,6 +244,8 @@ pub struct CpuStat {
     pub nr_periods: u64,
     pub nr_throttled: u64,
     pub throttled_usec: u64,
+    pub nr_bursts: u64,
+    pub burst_usec: u64,
 }
 
 /// Memory on v2, bytes.
@@ -313,6 +315,7 @@ pub struct MemoryEvents {
     pub max: u64,
     pub oom: u64,
     pub oom_kill: u64,
+    pub oom_group_kill: u64,
 }
 
 /// I/O on v2.

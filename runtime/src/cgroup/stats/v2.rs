@@ -46,6 +46,8 @@ pub(super) fn cpu_stat(text: &str) -> CpuStat {
             "nr_periods" => out.nr_periods = n,
             "nr_throttled" => out.nr_throttled = n,
             "throttled_usec" => out.throttled_usec = n,
+            "nr_bursts" => out.nr_bursts = n,
+            "burst_usec" => out.burst_usec = n,
             _ => {}
         }
     }
@@ -129,6 +131,7 @@ fn memory_events(text: &str) -> Option<MemoryEvents> {
             "max" => out.max = n,
             "oom" => out.oom = n,
             "oom_kill" => out.oom_kill = n,
+            "oom_group_kill" => out.oom_group_kill = n,
             _ => {}
         }
     }
@@ -157,16 +160,19 @@ mod tests {
     #[test]
     fn recorded_v2_files_land_in_their_fields() {
         let cpu = cpu_stat(
-            "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnice_usec 0\nnr_periods 4\nnr_throttled 2\nthrottled_usec 9\n",
+            "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnice_usec 0\nnr_periods 4\nnr_throttled 2\nthrottled_usec 9\n\
+             nr_bursts 6\nburst_usec 8\n",
         );
         assert_eq!((cpu.usage_usec, cpu.user_usec, cpu.system_usec), (30, 20, 10));
         assert_eq!((cpu.nr_periods, cpu.nr_throttled, cpu.throttled_usec), (4, 2, 9));
+        assert_eq!((cpu.nr_bursts, cpu.burst_usec), (6, 8));
         let stat = memory_stat(
             "anon 5\nfile 7\nworkingset_refault_anon 1\nworkingset_refault_file 2\npgfault 9\nunknown 1\n",
         );
         assert_eq!((stat.anon, stat.file, stat.workingset_refault, stat.pgfault), (5, 7, 3, 9));
-        let events = memory_events("low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 0\n");
-        assert_eq!(events.map(|e| (e.max, e.oom, e.oom_kill)), Some((3, 1, 2)));
+        let events = memory_events("low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 4\n");
+        let counts = events.map(|e| (e.max, e.oom, e.oom_kill, e.oom_group_kill));
+        assert_eq!(counts, Some((3, 1, 2, 4)));
         assert_eq!(memory_events(""), None);
     }
 }
