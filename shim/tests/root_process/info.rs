@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use containerd_shim_protos::shim::oci::Options;
 use containerd_shim_protos::types::introspection::RuntimeInfo;
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
@@ -29,6 +30,27 @@ fn info_is_a_plain_message_with_or_without_options() {
     let output = run(shim("-info"), b"\xff\xff");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("stdin"));
+}
+
+/// The runtime is inside: a configuration that names another one, which may not
+/// even be there, takes nothing away.
+#[test]
+fn a_runtime_binary_that_is_not_there_is_no_matter() {
+    let options = Options {
+        binary_name: "/no/such/runc".into(),
+        criu_image_path: "/no/such/images".into(),
+        ..Options::default()
+    };
+    let any = Any {
+        type_url: "types.containerd.io/containerd.runc.v1.Options".into(),
+        value: options.write_to_bytes().unwrap(),
+        ..Any::default()
+    };
+    let output = run(shim("-info"), &any.write_to_bytes().unwrap());
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let info = RuntimeInfo::parse_from_bytes(&output.stdout).unwrap();
+    assert_eq!(info.options.into_option(), Some(any));
+    assert!(!info.features.value.is_empty());
 }
 
 #[test]

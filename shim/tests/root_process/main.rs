@@ -11,8 +11,10 @@
     reason = "helpers of tests, which clippy does not know as such"
 )]
 
+mod contract;
 mod delete;
 mod info;
+mod placement;
 mod start;
 mod support;
 mod task;

@@ -19,13 +19,13 @@ use ttrpc::Code;
 use crate::support::{Bundle, Server, TASK_V2, TASK_V3, collect, fifo, wait_gone};
 
 /// A container's calls with less ado.
-struct Task<'a> {
-    server: &'a Server,
-    id: String,
+pub(crate) struct Task<'a> {
+    pub(crate) server: &'a Server,
+    pub(crate) id: String,
 }
 
 impl Task<'_> {
-    fn create(&self, bundle: &Bundle, stdin: &str, stdout: &str) -> u32 {
+    pub(crate) fn create(&self, bundle: &Bundle, stdin: &str, stdout: &str) -> u32 {
         let request = CreateTaskRequest {
             id: self.id.clone(),
             bundle: bundle.path().to_str().unwrap().to_owned(),
@@ -36,39 +36,39 @@ impl Task<'_> {
         self.server.call::<_, CreateTaskResponse>("Create", &request).pid
     }
 
-    fn start(&self, exec_id: &str) -> u32 {
+    pub(crate) fn start(&self, exec_id: &str) -> u32 {
         let (id, exec_id) = (self.id.clone(), exec_id.to_owned());
         let request = StartRequest { id, exec_id, ..StartRequest::default() };
         self.server.call::<_, StartResponse>("Start", &request).pid
     }
 
-    fn wait(&self, exec_id: &str) -> WaitResponse {
+    pub(crate) fn wait(&self, exec_id: &str) -> WaitResponse {
         let (id, exec_id) = (self.id.clone(), exec_id.to_owned());
         self.server.call("Wait", &WaitRequest { id, exec_id, ..WaitRequest::default() })
     }
 
-    fn state(&self) -> StateResponse {
+    pub(crate) fn state(&self) -> StateResponse {
         let id = self.id.clone();
         self.server.call("State", &StateRequest { id, ..StateRequest::default() })
     }
 
-    fn delete(&self, exec_id: &str) -> DeleteResponse {
+    pub(crate) fn delete(&self, exec_id: &str) -> DeleteResponse {
         let (id, exec_id) = (self.id.clone(), exec_id.to_owned());
         self.server.call("Delete", &DeleteRequest { id, exec_id, ..DeleteRequest::default() })
     }
 
-    fn kill(&self, signal: u32) {
+    pub(crate) fn kill(&self, signal: u32) {
         let id = self.id.clone();
         let request = KillRequest { id, signal, ..KillRequest::default() };
         let _: Empty = self.server.call("Kill", &request);
     }
 
-    fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         let _: Empty = self.server.call("Shutdown", &ShutdownRequest::default());
     }
 }
 
-fn task<'a>(server: &'a Server, bundle: &Bundle) -> Task<'a> {
+pub(crate) fn task<'a>(server: &'a Server, bundle: &Bundle) -> Task<'a> {
     Task { server, id: bundle.id.clone() }
 }
 
@@ -225,7 +225,12 @@ fn execs_run_beside_init_and_an_id_is_used_once() {
     task.delete("");
 }
 
-fn exec_request(bundle: &Bundle, exec_id: &str, args: &[&str], stdout: &str) -> ExecProcessRequest {
+pub(crate) fn exec_request(
+    bundle: &Bundle,
+    exec_id: &str,
+    args: &[&str],
+    stdout: &str,
+) -> ExecProcessRequest {
     let args: Vec<_> = std::iter::once("/shim").chain(args.iter().copied()).collect();
     let spec = json!({ "args": args, "cwd": "/", "user": { "uid": 0, "gid": 0 } });
     let spec = Any {
@@ -379,7 +384,8 @@ fn streams_that_cannot_be_used_are_named() {
     let bundle = Bundle::new(&["-v"]);
     let server = bundle.serve();
     for (value, code) in [
-        ("binary:///bin/logger", Code::UNIMPLEMENTED),
+        ("binary:///no/logger", Code::INVALID_ARGUMENT),
+        ("ttrpc+unix:///run/s", Code::INVALID_ARGUMENT),
         ("relative", Code::INVALID_ARGUMENT),
         ("/nowhere/fifo", Code::INVALID_ARGUMENT),
     ] {
