@@ -6,6 +6,7 @@
 //! test `release::nothing_left_behind`. Scenarios run one after the other, always.
 
 use crate::census::Census;
+use crate::command::Stream;
 use crate::containerd::{BOATHOOK, CRI_NAMESPACE, Daemon, RUNC};
 use crate::cri::{ContainerConfig, Cri, PodSandboxConfig};
 use crate::ctr::Ctr;
@@ -17,6 +18,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::fmt;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The releases that every scenario runs on.
 pub const RELEASES: [Release; 3] = [Release::Bookworm, Release::Trixie, Release::Sid];
@@ -162,6 +164,22 @@ impl Scene<'_> {
         let digits = told.split_once("non-zero exit code ").map_or("0", |(_, rest)| rest);
         let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().map_err(|_| Error::check(format!("no exit code in {told:?}")))
+    }
+
+    /// The daemon's events from now on, as `ctr events` prints them.
+    ///
+    /// # Errors
+    /// None come.
+    pub fn events(&self) -> Result<Stream> {
+        let mut command = self.ctr.std_command();
+        command.arg("events");
+        let mut events = Stream::start(command)?;
+        // Nothing says that the subscription stands but its first event.
+        crate::wait::until("a first event", crate::wait::PATIENCE, || {
+            self.ctr.ok(&["namespace", "label", self.ctr.namespace(), "events=wanted"])?;
+            Ok(events.line(Duration::from_millis(200)))
+        })?;
+        Ok(events)
     }
 
     /// Waits until a container's task has ended.

@@ -6,7 +6,6 @@ use rootfs_tests::packages::Release;
 use rootfs_tests::suite::{Runtime, Scene};
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host, suite};
-use std::time::Duration;
 
 suite!(
     runs_and_removes,
@@ -253,14 +252,7 @@ fn process_list(scene: &mut Scene<'_>) -> Result<()> {
 /// The order that everything built on containerd's events relies on.
 fn events_in_order(scene: &mut Scene<'_>) -> Result<()> {
     let id = scene.id.clone();
-    let mut command = scene.ctr.std_command();
-    command.arg("events");
-    let mut events = Stream::start(command)?;
-    // Nothing says that the subscription stands but its first event.
-    wait::until("a first event", PATIENCE, || {
-        scene.ctr.ok(&["namespace", "label", scene.ctr.namespace(), "events=wanted"])?;
-        Ok(events.line(Duration::from_millis(200)))
-    })?;
+    let mut events = scene.events()?;
     scene.start(&[], &id, &["sleep", "1000"])?;
     scene.ctr.ok(&["task", "exec", "--exec-id", "ex", &id, "true"])?;
     scene.ctr.ok(&["task", "pause", &id])?;
@@ -345,14 +337,6 @@ fn log_file(scene: &mut Scene<'_>) -> Result<()> {
     let uri = format!("file://{}", file.display());
     let id = scene.id.clone();
     let script = "echo to the log; echo and errors >&2";
-    if scene.runtime == Runtime::Boathook {
-        // Not offered yet; what is not done has to be refused by name.
-        let args = scene.run_args(&["-d", "--log-uri", &uri], &id, &["sh", "-c", script]);
-        let refused = scene.ctr.output(&args)?;
-        let told = refused.complaint();
-        ensure!(told.contains("stdout") && told.contains("not supported"), "told: {told}");
-        return scene.ctr.ok(&["container", "delete", &id]).map(drop);
-    }
     scene.start(&["--log-uri", &uri], &id, &["sh", "-c", script])?;
     scene.delete(&id)?;
     let text = std::fs::read_to_string(&file).during(|| format!("read {}", file.display()))?;
