@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use boathook_runtime::helper::Helper;
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::fs::Access;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Access;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::Interest;
