@@ -7,6 +7,7 @@ use rootfs_tests::suite::{Runtime, Scene};
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host, suite};
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -149,7 +150,8 @@ fn program_that_does_not_start(scene: &mut Scene<'_>) -> Result<()> {
 fn program_that_ends_at_once(scene: &mut Scene<'_>) -> Result<()> {
     let logger = Logger::new(scene, "exit 3")?;
     if scene.runtime == Runtime::Runc {
-        let args = scene.run_args(&["--rm", "--log-uri", &logger.uri()], &scene.id, &["true"]);
+        let uri = logger.uri();
+        let args = scene.run_args(&["--rm", "--log-uri", &uri], &scene.id, &["true"]);
         return scene.ctr.output(&args).map(drop);
     }
     let told = refused(scene, &logger.uri())?;
@@ -168,12 +170,10 @@ fn background_child_of_an_exec(scene: &mut Scene<'_>) -> Result<()> {
     let id = scene.id.clone();
     scene.start(&[], &id, &["sleep", "1000"])?;
     let script = "sleep 999 & echo said";
-    for round in 0..3 {
-        let args = ["task", "exec", "--exec-id", "parent", &id, "sh", "-c", script];
-        ensure_eq!(scene.ctr.ok(&args)?.text(), "said", "output in round {round}");
-    }
+    let args = ["task", "exec", "--exec-id", "parent", &id, "sh", "-c", script];
+    ensure_eq!(scene.ctr.ok(&args)?.text(), "said", "output of the exec");
     let sleepers = host::processes(|line| line == "sleep 999");
-    ensure_eq!(sleepers.len(), 3, "children that live on");
+    ensure_eq!(sleepers.len(), 1, "children that live on");
     scene.remove(&id)
 }
 
@@ -241,11 +241,15 @@ fn attach(input: &Path, output: &Path, times: usize) -> Result<()> {
     for _ in 0..times {
         let reader = open(output, OFlags::RDONLY | flags, Mode::empty())
             .during(|| format!("open {}", output.display()))?;
-        let writer = open(input, OFlags::WRONLY | flags, Mode::empty())
-            .during(|| format!("open {}", input.display()))?;
+        let writer = match open(input, OFlags::WRONLY | flags, Mode::empty()) {
+            Ok(writer) => Some(writer),
+            // `ctr` may have told the shim of the end of input before it left.
+            Err(Errno::NXIO) => None,
+            Err(errno) => return Err(errno).during(|| format!("open {}", input.display())),
+        };
         // Both may have nothing to do; what counts is that somebody came and went.
         let _ = rustix::io::read(&reader, &mut buffer);
-        let _ = rustix::io::write(&writer, b"unread\n");
+        let _ = writer.map(|writer| rustix::io::write(&writer, b"unread\n"));
     }
     Ok(())
 }
