@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ use crate::engine::{Shared, modules_for};
 use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::{self, Later};
 use crate::plan::Plan;
-use crate::process::{Process, send_signal, wait_readable};
+use crate::process::{Process, send_signal, wait_first};
 use crate::resctrl::Groups;
 use crate::seccomp::agent::Agent;
 use crate::seccomp::{Filter, Listener};
-use crate::state::{self, SeccompRecord, State, start_time};
+use crate::state::{self, SeccompRecord, State, StateDir, start_time};
 use crate::{Error, ErrorKind, Result};
 
 /// How long poststop hooks without a timeout may take after a failed create.
@@ -32,6 +32,8 @@ pub struct Container {
     shared: Arc<Shared>,
     id: String,
     pid: i32,
+    /// When its first process started, in clock ticks since boot.
+    started: u64,
     bundle: PathBuf,
     namespaces: u32,
     private_pid: bool,
@@ -61,6 +63,7 @@ impl Container {
             shared,
             id: state.id.clone(),
             pid: state.pid,
+            started: state.boathook.start_time,
             bundle: state.bundle.clone(),
             namespaces: state.boathook.namespaces,
             private_pid: state.boathook.private_pid,
@@ -129,6 +132,7 @@ impl Container {
             image: self.shared.image()?.as_fd(),
             until,
             hold: None,
+            cancel: None,
         });
         match launched {
             Ok(Launched { mut process, console, .. }) => {
@@ -141,7 +145,8 @@ impl Container {
                 Ok((process, console))
             }
             // A failure is explained best by the end of the container, if it ended meanwhile.
-            Err(_) if self.ended() => Err(self.stopped()),
+            // The kernel takes its namespaces away some time before its pidfd tells.
+            Err(_) if self.ended() || state::is_exiting(self.pid) => Err(self.stopped()),
             Err(error) => Err(error),
         }
     }
@@ -185,7 +190,7 @@ impl Container {
         }
         process.start(left())?;
         let document = self.document("running");
-        hooks::run_on_host("poststart", &hooks.poststart, &document, &self.bundle, until)
+        hooks::run_on_host("poststart", &hooks.poststart, &document, &self.bundle, until, None)
     }
 
     /// A hook that the container's own files provide runs as its user, never
@@ -211,7 +216,7 @@ impl Container {
         let left = || until.saturating_duration_since(Instant::now());
         let (process, _) = self.exec(&spec, stdio, left())?;
         process.start(left())?;
-        finish(&process, output, until)
+        finish(&process, output, until, None)
     }
 
     fn document(&self, status: &str) -> Vec<u8> {
@@ -317,12 +322,29 @@ impl Container {
     }
 
     /// Ends what is left of it and removes its cgroup and its record. May be
-    /// repeated: what is gone is fine.
+    /// repeated: what is gone is fine, and a container that was made under the
+    /// same id since then is left alone.
     ///
     /// # Errors
-    /// `Timeout` when a process did not go; the record stays then.
+    /// `Timeout` when a process did not go, or another delete of it does not
+    /// end; the record stays then.
     pub fn delete(&self, limit: Duration) -> Result<()> {
         let until = Instant::now() + limit;
+        let Some(dir) = StateDir::lock_until(self.shared.root(), &self.id, until, || {})? else {
+            return self.end(until);
+        };
+        match dir.record()? {
+            Some(state) if !self.is_of(&state) => Ok(()),
+            _ => self.end(until).and_then(|()| dir.remove()),
+        }
+    }
+
+    fn is_of(&self, state: &State) -> bool {
+        (state.pid, state.boathook.start_time) == (self.pid, self.started)
+    }
+
+    /// Ends its processes, removes its cgroup, runs its poststop hooks.
+    pub(crate) fn end(&self, until: Instant) -> Result<()> {
         // The usual case: everybody is gone, and an rmdir proves it.
         if self.cgroup.delete(Instant::now()).is_err() {
             self.cgroup.kill_all(until)?;
@@ -332,26 +354,36 @@ impl Container {
             groups.remove();
         }
         if let Some(hooks) = &self.hooks {
+            let document = self.document("stopped");
             // The specification wants a warning at most; the container is gone in any case.
             let _ = hooks::run_on_host(
                 "poststop",
                 &hooks.poststop,
-                &self.document("stopped"),
+                &document,
                 &self.bundle,
                 until,
+                None,
             );
         }
-        state::remove(self.shared.root(), &self.id)
+        Ok(())
     }
 }
 
-/// Waits for a hook inside and turns its end into a result.
-fn finish(process: &Process, output: File, until: Instant) -> Result<()> {
-    wait_readable(process.pidfd(), until.saturating_duration_since(Instant::now()))?;
-    match process.reap()? {
-        Some(status) if status.code == 0 => Ok(()),
-        Some(status) => Err(hooks::failed(&format!("exit status {}", status.code), output)),
-        None => Err(Error::new(ErrorKind::Timeout, "it did not end in time and was killed")),
+/// Waits for a hook inside and turns its end into a result. One that is still
+/// there is killed by the drop of `process`.
+fn finish(
+    process: &Process,
+    output: File,
+    until: Instant,
+    init: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    let watched: Vec<_> = std::iter::once(process.pidfd()).chain(init).collect();
+    let first = wait_first(&watched, until.saturating_duration_since(Instant::now()))?;
+    match (process.reap()?, first) {
+        (Some(status), _) if status.code == 0 => Ok(()),
+        (Some(status), _) => Err(hooks::failed(&format!("exit status {}", status.code), output)),
+        (None, Some(_)) => Err(hooks::init_ended()),
+        (None, None) => Err(hooks::too_slow()),
     }
 }
 
@@ -367,7 +399,9 @@ pub(crate) fn run_creating(
 ) -> Result<()> {
     let document =
         hooks::document(&state.id, state.pid, &state.bundle, &state.annotations, "creating");
-    hooks::run_on_host("createRuntime", &plan.hooks.runtime, &document, &state.bundle, until)?;
+    let alive = Some(init.pidfd());
+    let bundle = &state.bundle;
+    hooks::run_on_host("createRuntime", &plan.hooks.runtime, &document, bundle, until, alive)?;
     let pids = plan.joined_pid.as_deref();
     for hook in &plan.hooks.container {
         let (stdin, output) = hooks::streams(&document)?;
@@ -384,11 +418,12 @@ pub(crate) fn run_creating(
             image: shared.image()?.as_fd(),
             until,
             hold: None,
+            cancel: None,
         });
         let named = |e: Error| e.context(format!("createContainer hook {}", hook.path().display()));
         let Launched { process, .. } = launched.map_err(named)?;
         process.start(until.saturating_duration_since(Instant::now())).map_err(named)?;
-        finish(&process, output, until).map_err(named)?;
+        finish(&process, output, until, alive).map_err(named)?;
     }
     Ok(())
 }
@@ -403,7 +438,7 @@ pub(crate) fn run_poststop(spec: &Spec, id: &str, bundle: &Path) {
     let annotations = spec.annotations().clone().unwrap_or_default();
     let document = hooks::document(id, 0, bundle, &annotations, "stopped");
     let until = Instant::now() + POSTSTOP_LIMIT;
-    let _ = hooks::run_on_host("poststop", &later.poststop, &document, bundle, until);
+    let _ = hooks::run_on_host("poststop", &later.poststop, &document, bundle, until, None);
 }
 
 /// pidfd of a process, if it is the one that started at `started`: a reused

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 
-use crate::cgroup::{Cgroup, Driver, Hierarchies};
+use crate::cancel::Cancel;
+use crate::cgroup::{Cgroup, CgroupRecord, Driver, Hierarchies};
 use crate::container::{self, Container};
 use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::Later;
@@ -15,8 +16,8 @@ use crate::plan::{Context, Plan, SecurityModules, mount_label, wants_label};
 use crate::process::Process;
 use crate::resctrl::{self, Groups, GroupsUndo};
 use crate::seccomp::agent;
-use crate::state::{self, Private, State, StateDir, start_time};
-use crate::{Result, image};
+use crate::state::{self, Attempt, Making, Private, State, StateDir, start_time};
+use crate::{Error, ErrorKind, Result, image};
 
 /// How long the undo of a failed create may take.
 const UNDO_LIMIT: Duration = Duration::from_secs(10);
@@ -125,40 +126,71 @@ impl Engine {
     /// What is wrong with the config, or what the kernel refused; nothing of
     /// the container is left then.
     pub fn create(&self, request: Create<'_>) -> Result<Created> {
+        self.create_unless(request, &Cancel::default())
+    }
+
+    /// As [`Self::create`], ended early by `cancel`.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; `WrongState` after the cancel.
+    pub fn create_unless(&self, request: Create<'_>, cancel: &Cancel) -> Result<Created> {
+        let id = request.id;
+        let created = self.make(request, cancel);
+        cancel.release();
+        created.map_err(|error| match cancel.cancelled() {
+            true => error
+                .context(format!("container {id:?} was deleted while it was created"))
+                .with_kind(ErrorKind::WrongState),
+            false => error,
+        })
+    }
+
+    fn make(&self, request: Create<'_>, cancel: &Cancel) -> Result<Created> {
         let until = Instant::now() + request.deadline;
         let plan = self.plan(request.id, request.bundle, request.spec, request.options)?;
         let listener = plan.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
         listener.map(agent::check).transpose()?;
-        let dir = StateDir::claim(&self.shared.root, request.id)?;
+        let (dir, left) = StateDir::claim(&self.shared.root, request.id)?;
+        if let Some(left) = left {
+            // Its maker was killed and nobody has deleted it since.
+            self.adopt(&left)?.end(until)?;
+        }
         let seccomp = plan.seccomp.as_ref().map(|f| dir.save_filter(f)).transpose()?;
-        let hierarchies = self.hierarchies()?;
-        let cgroup = match &plan.cgroup {
-            Some(plan) => CgroupUndo(Some(Cgroup::create(hierarchies, plan)?)),
-            None => CgroupUndo(None),
-        };
-        let groups = plan.resctrl.as_ref().map(|p| Groups::make(p, &resctrl::mount_point()?));
-        let groups = GroupsUndo::new(groups.transpose()?);
-        let record = |process: &Process| -> Result<State> {
+        let record = |process: Option<&Process>,
+                      cgroup: CgroupRecord,
+                      groups: Option<&Groups>,
+                      making: Option<Making>|
+         -> Result<State> {
             Ok(State {
                 oci_version: request.spec.version().clone(),
                 id: request.id.to_owned(),
-                pid: process.pid(),
+                pid: process.map_or(0, Process::pid),
                 bundle: request.bundle.to_owned(),
                 annotations: request.spec.annotations().clone().unwrap_or_default(),
                 boathook: Private {
-                    start_time: start_time(process.pid())?,
+                    start_time: process.map_or(Ok(0), |it| start_time(it.pid()))?,
                     namespaces: plan.namespaces,
                     private_pid: plan.private_pid,
                     keyring: !request.options.no_new_keyring,
-                    cgroup: cgroup.get()?.record(),
-                    resctrl: groups.get().cloned(),
+                    cgroup,
+                    resctrl: groups.cloned(),
                     seccomp: seccomp.clone(),
                     hooks: Later::of(request.spec),
+                    making,
                 },
             })
         };
+        let cgroup = CgroupUndo(Some(self.make_cgroup(&plan, &mut |cgroup, making| {
+            dir.save(&record(None, cgroup, None, Some(making))?)
+        })?));
+        let groups = plan.resctrl.as_ref().map(|p| Groups::make(p, &resctrl::mount_point()?));
+        let groups = GroupsUndo::new(groups.transpose()?);
+        if groups.get().is_some() {
+            let cgroup = cgroup.get()?.record();
+            dir.save(&record(None, cgroup, groups.get(), Some(Making::Owned))?)?;
+        }
         let run_hooks = |process: &Process| {
-            let state = record(process)?;
+            let state = record(Some(process), cgroup.get()?.record(), groups.get(), None)?;
             container::run_creating(&self.shared, &state, cgroup.get()?, process, &plan, until)
         };
         let launched = launch(&Launch {
@@ -169,6 +201,7 @@ impl Engine {
             image: self.shared.image()?.as_fd(),
             until,
             hold: Some(&run_hooks),
+            cancel: Some(cancel),
         });
         let Launched { devices, mut process, console } = match launched {
             Ok(launched) => launched,
@@ -181,12 +214,10 @@ impl Engine {
         if let Some(groups) = groups.get() {
             groups.join(process.pid())?;
         }
-        let state = record(&process)?;
+        let state = record(Some(&process), cgroup.get()?.record(), groups.get(), None)?;
         dir.save(&state)?;
-        let pidfd = process
-            .pidfd()
-            .try_clone_to_owned()
-            .map_err(|e| crate::Error::sys("duplicate a pidfd", e))?;
+        let pidfd =
+            process.pidfd().try_clone_to_owned().map_err(|e| Error::sys("duplicate a pidfd", e))?;
         let container = Container::new(self.shared.clone(), &state, cgroup.keep()?, Some(pidfd));
         if let Some(listener) = listener {
             process.set_agent(container.agent(listener, process.pid(), "created")?);
@@ -199,15 +230,79 @@ impl Engine {
         Ok(Created { container, process, console })
     }
 
-    /// Finds a container by its record, whoever made it.
+    /// Makes the cgroup. `record` stands before the first directory does, and
+    /// again when something else was found than was expected.
+    fn make_cgroup(
+        &self,
+        plan: &Plan,
+        record: &mut dyn FnMut(CgroupRecord, Making) -> Result<()>,
+    ) -> Result<Cgroup> {
+        let hierarchies = self.hierarchies()?;
+        let plan = plan.cgroup.as_ref().ok_or_else(no_cgroup)?;
+        let intended = Cgroup::intended(hierarchies, plan)?;
+        record(intended.clone(), Making::Intended)?;
+        let cgroup = CgroupUndo(Some(Cgroup::create(hierarchies, plan)?));
+        let made = cgroup.get()?.record();
+        if made != intended {
+            record(made, Making::Owned)?;
+        }
+        cgroup.keep()
+    }
+
+    /// Finds a container by its record, whoever made it. One whose maker was
+    /// killed half-way is found too: it has no process and can be deleted.
     ///
     /// # Errors
-    /// `NotFound` when there is no record of it.
+    /// `NotFound` when there is no record of it, `WrongState` while it is made.
     pub fn open(&self, id: &str) -> Result<Container> {
-        let state = state::load(&self.shared.root, id)?;
-        let cgroup = Cgroup::from_record(self.hierarchies()?, &state.boathook.cgroup)?;
+        let mut state = state::load(&self.shared.root, id)?;
+        if state.boathook.making.is_some() {
+            state = match StateDir::lock(&self.shared.root, id)? {
+                Attempt::Locked(dir) => dir.record()?.ok_or_else(|| missing(id))?,
+                Attempt::Busy => return Err(being_made(id)),
+                Attempt::Absent => return Err(missing(id)),
+            };
+        }
+        self.adopt(&state)
+    }
+
+    /// Ends and removes whatever there is of `id`: a container, what a maker
+    /// that was killed left of one, or nothing. One that is being made at this
+    /// moment is ended, and its maker undoes what it has done.
+    ///
+    /// # Errors
+    /// `Timeout` when a process did not go or the maker does not come to its
+    /// end; what is left can be removed later.
+    pub fn remove(&self, id: &str, limit: Duration) -> Result<()> {
+        let until = Instant::now() + limit;
+        let root = &self.shared.root;
+        let end_maker = || {
+            // Best effort: the lock tells when it has ended.
+            let record = state::load(root, id).ok();
+            let record = record.filter(|state| state.boathook.making.is_some());
+            if let Some(container) = record.and_then(|state| self.adopt(&state).ok()) {
+                let _ = container.signal_all(libc::SIGKILL);
+            }
+        };
+        let Some(dir) = StateDir::lock_until(root, id, until, end_maker)? else {
+            // Whoever removed the last container may have been killed before this.
+            state::remove_empty(root);
+            return Ok(());
+        };
+        if let Some(state) = dir.record()? {
+            self.adopt(&state)?.end(until)?;
+        }
+        dir.remove()
+    }
+
+    /// The container of a record.
+    fn adopt(&self, state: &State) -> Result<Container> {
+        let mut cgroup = Cgroup::from_record(self.hierarchies()?, &state.boathook.cgroup)?;
+        if state.boathook.making == Some(Making::Intended) {
+            cgroup = cgroup.made_only();
+        }
         let pidfd = container::pidfd_of(state.pid, state.boathook.start_time)?;
-        Ok(Container::new(self.shared.clone(), &state, cgroup, pidfd))
+        Ok(Container::new(self.shared.clone(), state, cgroup, pidfd))
     }
 }
 
@@ -254,8 +349,16 @@ pub(crate) fn modules_for(process: Option<&oci_spec::runtime::Process>) -> Secur
     }
 }
 
-fn no_cgroup() -> crate::Error {
-    crate::Error::new(crate::ErrorKind::Internal, "the plan has no cgroup")
+fn no_cgroup() -> Error {
+    Error::new(ErrorKind::Internal, "the plan has no cgroup")
+}
+
+fn missing(id: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("container {id:?} does not exist"))
+}
+
+fn being_made(id: &str) -> Error {
+    Error::new(ErrorKind::WrongState, format!("container {id:?} is being created"))
 }
 
 impl Drop for CgroupUndo {

@@ -16,7 +16,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio as Stream};
@@ -28,8 +28,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::process::{children, wait_readable};
-use crate::{Error, ErrorKind, Result, image};
+use crate::process::{children, wait_first};
+use crate::{Error, ErrorKind, Result, image, sys};
 
 /// Version of the specification that the state document follows.
 const OCI_VERSION: &str = "1.3.0";
@@ -153,22 +153,30 @@ pub(crate) fn limit_of(hook: &Hook, until: Instant) -> Instant {
     }
 }
 
-/// Runs hooks on the host, one after the other; the first failure ends it.
+/// Runs hooks on the host, one after the other; the first failure ends it, and
+/// so does the end of `init` where there is one to wait with.
 pub(crate) fn run_on_host(
     stage: &str,
     hooks: &[Hook],
     document: &[u8],
     bundle: &Path,
     until: Instant,
+    init: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, document, bundle, limit_of(hook, until))
+        run_one(hook, document, bundle, limit_of(hook, until), init)
             .map_err(|e| e.context(format!("{stage} hook #{index}: {}", hook.path().display())))?;
     }
     Ok(())
 }
 
-fn run_one(hook: &Hook, document: &[u8], bundle: &Path, until: Instant) -> Result<()> {
+fn run_one(
+    hook: &Hook,
+    document: &[u8],
+    bundle: &Path,
+    until: Instant,
+    init: Option<BorrowedFd<'_>>,
+) -> Result<()> {
     let (input, output) = streams(document)?;
     let mut command = Command::new(hook.path());
     let args = hook.args().as_deref().unwrap_or_default();
@@ -182,31 +190,58 @@ fn run_one(hook: &Hook, document: &[u8], bundle: &Path, until: Instant) -> Resul
     }
     let copy = |file: &File| file.try_clone().map_err(|e| Error::sys("duplicate a descriptor", e));
     command.stdin(Stream::from(input)).stdout(copy(&output)?).stderr(copy(&output)?);
+    // Whoever cleans up after a runtime that was killed must not meet its hooks.
+    sys::die_with_this_thread(&mut command);
     // Listed before it can end, so that the reaper of orphans leaves it to us.
     let mut listed = children();
     let mut child = command.spawn().map_err(|e| Error::sys("start", e))?;
     let pid = i32::try_from(child.id()).unwrap_or(0);
     listed.add(pid);
     drop(listed);
-    let ended = ended_by(pid, until);
-    if !matches!(ended, Ok(true)) {
+    let end = first_end(pid, init, until);
+    if !matches!(end, Ok(End::Hook)) {
         let _ = child.kill();
     }
     let status = child.wait();
     children().remove(pid);
     let status = status.map_err(|e| Error::sys("wait", e))?;
-    match (ended?, status.success()) {
-        (true, true) => Ok(()),
-        (true, false) => Err(failed(&status.to_string(), output)),
-        (false, _) => Err(Error::new(ErrorKind::Timeout, "it did not end in time and was killed")),
+    match end? {
+        End::Hook if status.success() => Ok(()),
+        End::Hook => Err(failed(&status.to_string(), output)),
+        End::Init => Err(init_ended()),
+        End::Limit => Err(too_slow()),
     }
 }
 
-fn ended_by(pid: i32, until: Instant) -> Result<bool> {
-    let Some(id) = Pid::from_raw(pid) else { return Ok(true) };
+/// What came first.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Hook,
+    Init,
+    Limit,
+}
+
+fn first_end(pid: i32, init: Option<BorrowedFd<'_>>, until: Instant) -> Result<End> {
+    let Some(id) = Pid::from_raw(pid) else { return Ok(End::Hook) };
     let pidfd = pidfd_open(id, PidfdFlags::empty())
         .map_err(|e| Error::sys(format!("pidfd_open({pid})"), e))?;
-    wait_readable(pidfd.as_fd(), until.saturating_duration_since(Instant::now()))
+    let watched: Vec<_> = std::iter::once(pidfd.as_fd()).chain(init).collect();
+    Ok(match wait_first(&watched, until.saturating_duration_since(Instant::now()))? {
+        Some(0) => End::Hook,
+        Some(_) => End::Init,
+        None => End::Limit,
+    })
+}
+
+/// The container's end while a hook ran.
+pub(crate) fn init_ended() -> Error {
+    let text = "the container's first process ended meanwhile, and it was killed";
+    Error::new(ErrorKind::WrongState, text)
+}
+
+/// The end of a hook's time.
+pub(crate) fn too_slow() -> Error {
+    Error::new(ErrorKind::Timeout, "it did not end in time and was killed")
 }
 
 /// The document to read, and a place for what is written.

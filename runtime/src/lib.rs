@@ -10,6 +10,7 @@
 //! Synchronous, and no thread is ever made: callers that must not wait call it
 //! from a thread of their own.
 
+mod cancel;
 pub mod cgroup;
 mod channel;
 pub mod console;
@@ -33,6 +34,7 @@ pub mod state;
 #[allow(unsafe_code, reason = "the one place for system calls that no crate wraps")]
 mod sys;
 
+pub use cancel::Cancel;
 pub use container::Container;
 pub use engine::{Create, CreateOptions, Created, Engine};
 pub use error::{Error, ErrorKind, Result};

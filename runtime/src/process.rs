@@ -261,10 +261,15 @@ pub(crate) fn poll_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
 /// # Errors
 /// When the kernel has no memory for the wait (poll(2)).
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, limit: Duration) -> Result<bool> {
-    wait_any(&[fd], limit)
+    Ok(wait_first(&[fd], limit)?.is_some())
 }
 
-fn wait_any(fds: &[BorrowedFd<'_>], limit: Duration) -> Result<bool> {
+/// Waits until one of `fds` is readable, at most `limit`; the position of the
+/// first that is.
+///
+/// # Errors
+/// As [`wait_readable`].
+pub(crate) fn wait_first(fds: &[BorrowedFd<'_>], limit: Duration) -> Result<Option<usize>> {
     let until = Instant::now() + limit;
     let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     loop {
@@ -273,7 +278,8 @@ fn wait_any(fds: &[BorrowedFd<'_>], limit: Duration) -> Result<bool> {
             // A signal, such as SIGCHLD for another container, is not an answer
             // (poll(2) is never restarted).
             Err(rustix::io::Errno::INTR) => {}
-            result => return result.map(|n| n > 0).map_err(|e| Error::sys("poll", e)),
+            Ok(_) => return Ok(polled.iter().position(|it| !it.revents().is_empty())),
+            Err(e) => return Err(Error::sys("poll", e)),
         }
     }
 }
@@ -287,7 +293,7 @@ pub(crate) fn wait_either(
     other: BorrowedFd<'_>,
     limit: Duration,
 ) -> Result<bool> {
-    wait_any(&[one, other], limit)
+    Ok(wait_first(&[one, other], limit)?.is_some())
 }
 
 /// pidfd_send_signal(2) with the errors that callers act on.

@@ -2,6 +2,8 @@
 
 use std::ffi::{CStr, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::errno::Errno;
 
@@ -145,6 +147,24 @@ unsafe fn clone3(args: &CloneArgs, child: &mut Child) -> isize {
         );
     }
     result
+}
+
+/// Has the command's process killed when the thread that starts it ends, which
+/// must therefore wait for it. Its own children are not affected.
+pub(crate) fn die_with_this_thread(command: &mut Command) {
+    let parent = std::process::id();
+    let prepare = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // The thread may have ended before that; then nobody sends the signal.
+        let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        match u32::try_from(now) == Ok(parent) {
+            true => Ok(()),
+            false => Err(std::io::Error::from(Errno::ESRCH)),
+        }
+    };
+    // SAFETY: after the fork `prepare` makes two system calls and an error from a number; it
+    // neither allocates nor takes a lock.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Whose end is waited for.

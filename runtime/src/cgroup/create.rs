@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::group::{Cgroup, Member};
+use super::group::{Cgroup, CgroupRecord, Member};
 use super::hierarchy::Hierarchies;
 use super::layout::Mode;
 use super::path::Base;
@@ -56,6 +56,23 @@ impl Cgroup {
                 Err(error)
             }
         }
+    }
+
+    /// What [`Self::create`] is about to make, for a record that has to stand
+    /// before the first directory does: where it goes, and which directories are
+    /// missing now.
+    ///
+    /// # Errors
+    /// This process's own cgroup cannot be read.
+    pub fn intended(hierarchies: &Hierarchies, plan: &CgroupPlan) -> Result<CgroupRecord> {
+        let paths = place(hierarchies, plan)?;
+        let mut members = Vec::with_capacity(paths.len());
+        for (index, path) in paths.into_iter().enumerate() {
+            let made = missing(hierarchies.root(index), &path);
+            members.push(Member { index, path, made });
+        }
+        let group = Self { hierarchies: hierarchies.clone(), driver: plan.driver(), members };
+        Ok(group.record())
     }
 
     fn fill(&mut self, paths: Vec<String>, plan: &CgroupPlan) -> Result<()> {
@@ -173,6 +190,22 @@ fn make(root: BorrowedFd<'_>, path: &str) -> nix::Result<Vec<usize>> {
     }
     let _ = remove_made(root, path, &made);
     Err(Errno::ENOENT)
+}
+
+/// The lengths of the prefixes of `path` that do not exist, shortest first.
+/// Looked for from the end: mostly the leaf alone is missing.
+fn missing(root: BorrowedFd<'_>, path: &str) -> Vec<usize> {
+    let mut made = Vec::new();
+    let parents = path.rmatch_indices('/').map(|(at, _)| at);
+    for at in std::iter::once(path.len()).chain(parents) {
+        // What is no directory is told by the attempt to make it.
+        if !matches!(file::exists(root, &path[..at]), Ok(false)) {
+            break;
+        }
+        made.push(at);
+    }
+    made.reverse();
+    made
 }
 
 fn make_parents(root: BorrowedFd<'_>, path: &str, made: &mut Vec<usize>) -> nix::Result<()> {

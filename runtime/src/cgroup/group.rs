@@ -118,6 +118,14 @@ impl Cgroup {
         Ok(Self { hierarchies: hierarchies.clone(), driver: record.driver, members })
     }
 
+    /// The same without the directories whose leaf is not listed as made: those
+    /// were there before.
+    #[must_use]
+    pub fn made_only(mut self) -> Self {
+        self.members.retain(Member::made_leaf);
+        self
+    }
+
     /// What to keep in order to find this cgroup again.
     pub fn record(&self) -> CgroupRecord {
         let entry = |member: &Member| CgroupMember {

@@ -20,6 +20,7 @@ use boathook_init::Step;
 use boathook_init::report::kind;
 use rustix::fs::MemfdFlags;
 
+use crate::cancel::Cancel;
 use crate::cgroup::{Cgroup, Join};
 use crate::channel::{Channel, Message};
 use crate::netdev::{self, Moved};
@@ -59,6 +60,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) until: Instant,
     /// What is done while init holds; it gets the process.
     pub(crate) hold: Option<Hold<'a>>,
+    /// Who may end it early.
+    pub(crate) cancel: Option<&'a Cancel>,
 }
 
 /// A process that waits for its start, and the master of its terminal.
@@ -85,6 +88,9 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched> {
     let process = spawn(launch, &join, channel, &theirs)?;
     // From here on the end of init is the end of the connection.
     drop(theirs);
+    if let Some(cancel) = launch.cancel {
+        cancel.watch(&process)?;
+    }
     if let (Some(score), false) = (plan.oom_score_adj, plan.birth) {
         write_oom_score(process.pid(), score)?;
     }
@@ -168,6 +174,9 @@ fn wait_until_ready(
                 let first = launched.process.succeed(report.detail)?;
                 let process = &launched.process;
                 forming = None;
+                if let Some(cancel) = launch.cancel {
+                    cancel.watch(process)?;
+                }
                 if let Some(score) = plan.oom_score_adj {
                     write_oom_score(process.pid(), score)?;
                 }
