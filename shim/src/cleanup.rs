@@ -6,7 +6,6 @@
 //! any number of times and says nothing but its answer.
 
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,8 +17,8 @@ use crate::args::Flags;
 use crate::bundle::{self, Record};
 use crate::effects::{DEFAULT_ROOT, hooks};
 use crate::failure::{Failure, Result};
-use crate::proto;
 use crate::table::Exit;
+use crate::{proto, socket};
 
 /// The daemon kills this command after 5 s.
 const LIMIT: Duration = Duration::from_secs(4);
@@ -59,37 +58,60 @@ pub fn delete(flags: &Flags) -> Result<()> {
 }
 
 fn remove(flags: &Flags, bundle: &Path, record: &Record) -> Result<()> {
-    let root = match record.root.as_os_str().is_empty() {
-        true => PathBuf::from(DEFAULT_ROOT).join(&flags.namespace),
-        false => record.root.clone(),
-    };
+    let until = Instant::now() + LIMIT;
+    let root = root(flags, record);
     let engine = Engine::new(&root);
-    let begun = Instant::now();
-    let removed = match engine.open(&flags.id) {
-        Ok(container) => {
-            let dir = root.join(&flags.id);
-            let again = hooks::deliver_again(&container, bundle, &dir, HOOK_LIMIT);
-            // The container goes in any case.
-            let _ = again.inspect_err(report);
-            hooks::remove_record(&dir);
-            container.delete(LIMIT.saturating_sub(begun.elapsed())).map_err(Failure::from)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error.into()),
-    };
+    if let Ok(container) = engine.open(&flags.id) {
+        let dir = root.join(&flags.id);
+        let again = hooks::deliver_again(&container, bundle, &dir, HOOK_LIMIT);
+        // The container goes in any case.
+        let _ = again.inspect_err(report);
+        hooks::remove_record(&dir);
+    }
+    let left = until.saturating_duration_since(Instant::now());
+    let removed = engine.remove(&flags.id, left).map_err(Failure::from);
     // All is tried before the first error counts.
     let unmounted = unmount_rootfs(&bundle.join("rootfs")).map_err(Failure::from);
-    remove_dead_socket(bundle);
+    if let Some(socket) = bundle::socket_path(bundle)
+        && socket::remove_dead(&socket)
+    {
+        end_group(flags, bundle, &socket, until);
+    }
     removed.and(unmounted)
 }
 
-/// The name of a server that was killed stays behind.
-fn remove_dead_socket(bundle: &Path) {
-    let Some(path) = bundle::socket_path(bundle) else { return };
-    let dead = UnixStream::connect(&path)
-        .is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
-    if dead {
-        let _ = std::fs::remove_file(path);
+fn root(flags: &Flags, record: &Record) -> PathBuf {
+    match record.root.as_os_str().is_empty() {
+        true => PathBuf::from(DEFAULT_ROOT).join(&flags.namespace),
+        false => record.root.clone(),
+    }
+}
+
+/// Ends the other containers of a server that is dead: nobody looks after them
+/// any more, and not every daemon asks for the `delete` of each. What is left
+/// of them stays for their own, and so does one that may be owed a hook.
+fn end_group(flags: &Flags, bundle: &Path, socket: &Path, until: Instant) {
+    let (Some(all), Some(own)) = (bundle.parent(), bundle.file_name()) else { return };
+    let Ok(entries) = std::fs::read_dir(all) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name() != own) {
+        let other = entry.path();
+        if bundle::socket_path(&other).as_deref() != Some(socket) {
+            continue;
+        }
+        let record = Record::read(&other).ok().flatten().unwrap_or_default();
+        let id = entry.file_name().to_string_lossy().into_owned();
+        // The directory of a bundle has the container's id (containerd, core/runtime/v2/bundle.go).
+        let root = root(flags, &record);
+        if hooks::has_record(&root.join(&id)) {
+            continue;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let ended = Engine::new(&root).open(&id).and_then(|it| it.kill_all(left));
+        if let Err(error) = ended
+            && error.kind() != ErrorKind::NotFound
+        {
+            report(&error.into());
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use boathook_runtime::{Engine, Process, spec};
+use boathook_runtime::{Cancel, Engine, Process, spec};
 use oci_spec::runtime::Process as ProcessSpec;
 use tokio::task::spawn_blocking;
 
@@ -80,6 +80,7 @@ pub(crate) struct Effects {
     namespace: Arc<str>,
     socket: SocketFile,
     engines: HashMap<PathBuf, Engine>,
+    creating: HashMap<ContainerNo, Cancel>,
     containers: HashMap<ContainerNo, Arc<Live>>,
     records: HashMap<ContainerNo, Record>,
     processes: HashMap<ProcessNo, LiveProcess>,
@@ -101,6 +102,7 @@ impl Effects {
             namespace: namespace.into(),
             socket,
             engines: HashMap::new(),
+            creating: HashMap::new(),
             containers: HashMap::new(),
             records: HashMap::new(),
             processes: HashMap::new(),
@@ -138,6 +140,11 @@ impl Effects {
         match action {
             Action::Publish(event) => self.publisher.publish(&event),
             Action::Create(no, init, request) => self.create(no, init, request),
+            Action::AbortCreate(no) => {
+                if let Some(cancel) = self.creating.get(&no) {
+                    cancel.cancel();
+                }
+            }
             Action::Start(no) => self.start_init(no),
             Action::Register(no, json) => self.register(no, &json),
             Action::StartExec(container, no, exec_id, stdio) => {
@@ -193,6 +200,9 @@ impl Effects {
 
     /// Takes what a finished effect brings, and tells the table what came of it.
     pub(crate) fn absorb(&mut self, delivery: Delivery) -> Option<Input> {
+        if let Delivery::Created(no, ..) = &delivery {
+            self.creating.remove(no);
+        }
         let outcome = match delivery {
             Delivery::Created(no, init, Ok(new)) => return self.adopt_container(no, init, *new),
             Delivery::Created(no, _, Err(failure)) => Outcome::Created(no, Err(failure)),

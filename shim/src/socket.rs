@@ -113,6 +113,38 @@ pub fn claim(path: &Path) -> Result<Claim> {
     }
 }
 
+/// Removes the socket at `path` if its server is dead, and tells whether there
+/// was such a one; and what a `start` that was killed has left.
+pub fn remove_dead(path: &Path) -> bool {
+    remove_drafts(path);
+    let Ok(meta) = fs::symlink_metadata(path) else { return false };
+    let refused = |e: std::io::Error| e.kind() == IoErrorKind::ConnectionRefused;
+    if !UnixStream::connect(path).is_err_and(refused) {
+        return false;
+    }
+    SocketFile { path: path.to_owned(), device: meta.dev(), inode: meta.ino() }.remove();
+    true
+}
+
+/// Removes the private names of dead makers.
+fn remove_drafts(path: &Path) {
+    let (Some(dir), prefix) = (path.parent(), draft_prefix(path)) else { return };
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse::<u32>().ok());
+        if maker.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// How the private names for `path` begin; the maker's pid follows.
+fn draft_prefix(path: &Path) -> String {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    format!(".{}.", name.get(..16).unwrap_or(&name))
+}
+
 /// A socket under its private name, which goes away with this value.
 struct Draft {
     path: PathBuf,
@@ -121,9 +153,7 @@ struct Draft {
 
 impl Draft {
     fn bind(dir: &Path, path: &Path) -> Result<Self> {
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let short = name.get(..16).unwrap_or(&name);
-        let private = dir.join(format!(".{short}.{}", std::process::id()));
+        let private = dir.join(format!("{}{}", draft_prefix(path), std::process::id()));
         let _ = fs::remove_file(&private);
         let listener = UnixListener::bind(&private)
             .map_err(|e| Failure::sys(format!("bind {}", private.display()), e))?;
@@ -195,6 +225,25 @@ mod tests {
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&inner), mode(&path)), (0o700, 0o600));
         assert_eq!(names(&inner), 1, "the private name stayed");
+    }
+
+    #[test]
+    fn what_dead_ones_left_goes_and_what_lives_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path(dir.path(), "/run/c.sock", "ns", "pod").unwrap();
+        let (listener, _file) = bound(&path);
+        assert!(!remove_dead(&path));
+        assert!(path.exists());
+        drop(listener);
+        // Nobody has this pid: it is above the kernel's limit of 2^22.
+        let draft = |pid: u32| dir.path().join(format!("{}{pid}", draft_prefix(&path)));
+        let (dead, own) = (draft(4_194_305), draft(std::process::id()));
+        for draft in [&dead, &own] {
+            fs::write(draft, "").unwrap();
+        }
+        assert!(remove_dead(&path));
+        assert!(!path.exists() && !dead.exists() && own.exists());
+        assert!(!remove_dead(&path), "there is none any more");
     }
 
     #[test]

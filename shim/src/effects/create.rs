@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use boathook_fs::rootfs::{mount_rootfs, unmount_rootfs};
 use boathook_hooks::Policy;
-use boathook_runtime::{Create, CreateOptions, Created, Engine, Process, Stdio, spec};
+use boathook_runtime::{Cancel, Create, CreateOptions, Created, Engine, Process, Stdio, spec};
 use tokio::task::spawn_blocking;
 
 use super::hooks::{self, Life};
@@ -79,8 +79,10 @@ impl Effects {
     pub(super) fn create(&mut self, no: ContainerNo, init: ProcessNo, request: Box<CreateRequest>) {
         let (root, engine) = self.engine(request.options.root.as_deref());
         let (inbox, namespace) = (self.inbox.clone(), Arc::clone(&self.namespace));
+        let cancel = Cancel::default();
+        self.creating.insert(no, cancel.clone());
         spawn_blocking(move || {
-            let new = create(&engine, root, &namespace, &request).map(Box::new);
+            let new = create(&engine, root, &namespace, &request, &cancel).map(Box::new);
             inbox.deliver(Delivery::Created(no, init, new));
         });
     }
@@ -153,14 +155,20 @@ fn create(
     root: PathBuf,
     namespace: &Arc<str>,
     request: &CreateRequest,
+    cancel: &Cancel,
 ) -> failure::Result<NewContainer> {
     let spec = spec::load(&request.bundle)?;
     let policy = hooks::policy(&request.id, spec.annotations().as_ref())?;
     let options = &request.options;
+    let mut record = Record { root, ..Record::default() };
+    if options.root.is_some() {
+        // Should this server be killed, `delete` has to find what is half made.
+        record.write(&request.bundle)?;
+    }
     let rootfs = mount_rootfs(&request.rootfs, &request.bundle.join("rootfs"))?;
     let owner = (options.io_uid, options.io_gid);
     let (stdio, opened) = open(&request.stdio, Whose { id: &request.id, namespace, owner })?;
-    let Created { container, process, console } = engine.create(Create {
+    let create = Create {
         id: &request.id,
         bundle: &request.bundle,
         spec: &spec,
@@ -171,11 +179,12 @@ fn create(
             no_new_keyring: options.no_new_keyring,
         },
         deadline: CREATE_LIMIT,
-    })?;
+    };
+    let Created { container, process, console } = engine.create_unless(create, cancel)?;
+    record.pid = pid(&process);
     let live =
         Live { container, bundle: request.bundle.clone(), namespace: Arc::clone(namespace), owner };
-    let state_dir = root.join(&request.id);
-    let record = Record { root, pid: pid(&process), exit: None, clean: false };
+    let state_dir = record.root.join(&request.id);
     let connected = opened.with(console).and_then(|streams| {
         record.write(&live.bundle)?;
         let begun = policy.map(|policy| {

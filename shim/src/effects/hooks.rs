@@ -96,6 +96,11 @@ pub(crate) fn remove_record(dir: &Path) {
     let _ = std::fs::remove_file(dir.join(record::FILE));
 }
 
+/// Whether there is a record in a container's state directory.
+pub(crate) fn has_record(dir: &Path) -> bool {
+    dir.join(record::FILE).exists()
+}
+
 impl Effects {
     /// The directory goes away; from now on nothing is written there.
     pub(super) fn close_life(&mut self, no: ContainerNo) -> Option<PathBuf> {

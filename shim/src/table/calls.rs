@@ -214,28 +214,28 @@ impl Table {
     }
 
     /// Deleting the container of a Create that is still running, or whose
-    /// caller gave up on it, is how containerd cleans up: it waits for the end
-    /// of the Create. A container that was never started is killed first.
+    /// caller gave up on it, is how containerd cleans up: the Create is ended,
+    /// and the answer waits for that. A container that was never started is
+    /// killed first.
     fn delete_container(&mut self, token: Token, id: &str, actions: &mut Actions) -> Result<()> {
         let Some(container) = self.containers.get_mut(id) else {
             return Err(Failure::not_found(format!("container {id:?} does not exist")));
         };
-        let never_started = match container.init.state {
+        let first = match container.init.state {
             State::Starting { .. } | State::Running => {
                 return Err(Failure::wrong_state(format!(
                     "cannot delete: container {id:?} is running"
                 )));
             }
-            State::Created { .. } => true,
-            State::Preparing(_) | State::Ended(_) => false,
+            State::Created { .. } => Some(Action::Signal(container.init.no, SIGKILL, None)),
+            State::Preparing(_) => Some(Action::AbortCreate(container.no)),
+            State::Ended(_) => None,
         };
         match &mut container.delete {
             Delete::Wanted(tokens) | Delete::Running(tokens) => tokens.push(token),
             Delete::No => {
                 container.delete = Delete::Wanted(vec![token]);
-                if never_started {
-                    actions.push(Action::Signal(container.init.no, SIGKILL, None));
-                }
+                actions.extend(first);
                 container.delete_if_due(actions);
             }
         }

@@ -142,6 +142,11 @@ impl Table {
             container.close(exit, actions);
         }
         actions.push(Action::Publish(Event::Delete { id, pid, exit }));
+        if tokens.is_empty() && self.containers.is_empty() {
+            // Those who asked are gone, and a daemon that was restarted meanwhile
+            // never asks for the end of what it finds deleted.
+            self.shutdown = true;
+        }
         // Before the answers: a caller that starts a new shim after the answer
         // must not find the name of one that is about to end.
         self.emptied(actions);
@@ -157,6 +162,9 @@ impl Table {
                 std::iter::once(&mut container.init).chain(container.execs.values_mut());
             for process in processes {
                 process.waiters.retain(|t| *t != token);
+            }
+            if let Delete::Wanted(tokens) | Delete::Running(tokens) = &mut container.delete {
+                tokens.retain(|t| *t != token);
             }
         }
     }

@@ -221,6 +221,23 @@ fn a_failed_delete_can_be_repeated() {
 }
 
 #[test]
+fn a_delete_that_nobody_waits_for_any_more_ends_the_server() {
+    for another in [false, true] {
+        let mut world = running();
+        if another {
+            assert!(world.ask(create("d")).is_ok());
+        }
+        world.end("c", None, 0);
+        let delete = world.call(Command::Delete(target("c", None)));
+        world.feed(Input::Cancelled(delete));
+        world.finish_all();
+        assert_eq!(world.answer(delete), None);
+        assert_eq!(world.topics().last(), Some(&"delete"));
+        assert_eq!(world.stopped, !another, "only with its last container");
+    }
+}
+
+#[test]
 fn a_pause_that_the_delete_overtakes_is_answered() {
     let mut world = running();
     let pause = world.call(Command::Pause("c".into()));
@@ -235,10 +252,12 @@ fn a_pause_that_the_delete_overtakes_is_answered() {
 }
 
 #[test]
-fn delete_during_create_waits_and_kills() {
+fn delete_during_create_ends_it_waits_and_kills() {
     let mut world = World::new();
     let create = world.call(create("c"));
     let delete = world.call(Command::Delete(target("c", None)));
+    assert_eq!(world.aborted.len(), 1);
+    // It had just succeeded.
     world.finish_all();
     assert!(matches!(world.answer(create), Some(Ok(Answer::Pid(_)))));
     assert_eq!(world.answer(delete), None);

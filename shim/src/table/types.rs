@@ -383,6 +383,9 @@ pub enum Action {
     Publish(Event),
     /// Mount the rootfs, make the container, connect its streams.
     Create(ContainerNo, ProcessNo, Box<CreateRequest>),
+    /// End a running [`Action::Create`] early: it fails and undoes itself, unless
+    /// it has just succeeded.
+    AbortCreate(ContainerNo),
     /// Let init go.
     Start(ProcessNo),
     /// Check an exec's JSON and keep it for its start.

@@ -11,6 +11,8 @@ pub(super) struct World {
     pub(super) last_signal: Option<i32>,
     pub(super) thawed: bool,
     pub(super) swept: bool,
+    /// Creates that were asked to end.
+    pub(super) aborted: Vec<ContainerNo>,
     pub(super) private_pidns: bool,
     /// What the kernel says about pids in the container.
     pub(super) pids: Vec<u32>,
@@ -141,6 +143,7 @@ impl World {
                     *killed = true;
                 }
             }
+            Action::AbortCreate(no) => self.aborted.push(no),
             Action::Arm(timer @ Timer::Barrier(_), _) => self.barriers.push(timer),
             Action::Arm(timer @ Timer::Orphan(_), _) => self.orphans.push(timer),
             Action::Stop => {
