@@ -7,6 +7,8 @@ use containerd_shim_protos::shim::event::Envelope;
 use protobuf::Message;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use ttrpc::{Request, Response};
 #[derive(Debug)]
 pub struct Sink {
     path: PathBuf,
+    over: Arc<AtomicBool>,
     events: Receiver<Envelope>,
 }
 
@@ -27,14 +30,19 @@ impl Sink {
     pub fn listen(path: &Path) -> Result<Self> {
         let listener = UnixListener::bind(path).during(|| format!("bind {}", path.display()))?;
         let (sender, events) = channel();
+        let over = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&over);
         thread::spawn(move || {
-            // Ends with the sink: a closed channel ends the connection, the next one this loop.
+            // Ends with the sink, whose last connection is for this.
             for connection in listener.incoming().flatten() {
+                if ended.load(Ordering::Acquire) {
+                    return;
+                }
                 let sender = sender.clone();
                 thread::spawn(move || serve(&connection, &sender));
             }
         });
-        Ok(Self { path: path.to_owned(), events })
+        Ok(Self { path: path.to_owned(), over, events })
     }
 
     /// The next event.
@@ -71,6 +79,8 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        let _ = UnixStream::connect(&self.path);
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -57,6 +57,8 @@ impl Frame {
 /// A connection to a ttrpc server; several calls may be under way on it.
 #[derive(Debug)]
 pub struct Ttrpc {
+    /// After which the server gives up on each call that is sent from now on.
+    pub timeout: Option<Duration>,
     socket: UnixStream,
     next: u32,
     early: HashMap<u32, Vec<u8>>,
@@ -79,7 +81,7 @@ impl Ttrpc {
         let socket =
             UnixStream::connect(path).during(|| format!("connect to {}", path.display()))?;
         // Clients use odd numbers.
-        Ok(Self { socket, next: 1, early: HashMap::new() })
+        Ok(Self { timeout: None, socket, next: 1, early: HashMap::new() })
     }
 
     /// Sends a request without waiting; the payload may be anything.
@@ -87,8 +89,14 @@ impl Ttrpc {
     /// # Errors
     /// The peer is gone.
     pub fn send(&mut self, service: &str, method: &str, payload: Vec<u8>) -> Result<Pending> {
-        let request =
-            Request { service: service.into(), method: method.into(), payload, ..Request::new() };
+        let limit = self.timeout.map_or(0, |it| i64::try_from(it.as_nanos()).unwrap_or(i64::MAX));
+        let request = Request {
+            service: service.into(),
+            method: method.into(),
+            payload,
+            timeout_nano: limit,
+            ..Request::new()
+        };
         let payload = request.write_to_bytes().map_err(|error| Error::Format {
             what: format!("request {method}"),
             why: error.to_string(),

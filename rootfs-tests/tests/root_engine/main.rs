@@ -23,6 +23,7 @@ mod identity;
 mod idmap;
 mod input;
 mod input_limits;
+mod killed;
 mod lifecycle;
 mod mount_options;
 mod mounts;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         ("idmap", idmap::TESTS),
         ("input", input::TESTS),
         ("input_limits", input_limits::TESTS),
+        ("killed", killed::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("mount_options", mount_options::TESTS),
         ("mounts", mounts::TESTS),

@@ -2,13 +2,14 @@
 
 use libc::c_long;
 
-/// Calls that are let through uncounted wherever they come from: they end something and cannot
-/// fail (close(2) frees the number whatever it answers), so an error of theirs would be one that no
-/// kernel gives.
+/// Calls that are let through uncounted wherever they come from: they end something or tell what is
+/// known and cannot fail (close(2) frees the number whatever it answers), so an error of theirs
+/// would be one that no kernel gives.
 const NEVER_FAIL: &[c_long] = &[
     libc::SYS_close,
     libc::SYS_exit,
     libc::SYS_exit_group,
+    libc::SYS_getppid,
     libc::SYS_rt_sigreturn,
     libc::SYS_restart_syscall,
     libc::SYS_sched_yield,

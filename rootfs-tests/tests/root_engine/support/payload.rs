@@ -29,6 +29,7 @@ pub(crate) fn called() -> Option<ExitCode> {
             let [bundle, state, kind] = [(); 3].map(|()| arguments.next().unwrap_or_default());
             crate::failing_calls::subject::serve(&bundle, &state, &kind)
         }
+        "engine" => crate::killed::serve(&mut arguments),
         "keyring" => keyring(),
         "without" => {
             let [call, bundle, state] = [(); 3].map(|()| arguments.next().unwrap_or_default());

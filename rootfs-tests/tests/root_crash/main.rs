@@ -1,0 +1,25 @@
+//! Crashes and restarts: the shim, the daemon or both are killed or stopped at a chosen point, and
+//! what is left, what lives on and what is told is looked at.
+//!
+//! A chosen point is one where a hook of the container says that it is there and waits to be told
+//! to go on ([`gate`]), so nothing here depends on how fast the machine is. What the engine leaves
+//! when it is killed between any two of its system calls is in the suite `root_engine`.
+
+mod execs;
+mod faults;
+mod gate;
+mod killed;
+mod pods;
+mod restarts;
+mod rig;
+mod stage;
+mod timeouts;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stage::main(
+        &[killed::ALONE, timeouts::ALONE, execs::ALONE, faults::ALONE].concat(),
+        &[restarts::PLAYED, pods::PLAYED].concat(),
+    )
+}
