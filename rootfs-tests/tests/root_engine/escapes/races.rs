@@ -18,6 +18,7 @@ tests!(
     mount_points_of_a_shared_volume,
     missing_mount_points_of_a_shared_volume,
     masked_and_read_only_paths,
+    masks_with_a_null_device_that_changes,
     devices_and_their_directory,
     the_console_and_its_directory,
 );
@@ -211,6 +212,31 @@ fn devices_and_their_directory(arena: &Arena) {
     });
 }
 
+/// CVE-2025-31133 with the null device itself in motion: what masks is a copy of the host's own.
+/// Red if it is looked up below the root, where it is a link to the target half of the time.
+fn masks_with_a_null_device_that_changes(arena: &Arena) {
+    let target = precious(arena);
+    let dev = arena.make_dir("dev");
+    make_node(&dev.join("null"), (1, 3));
+    symlink(target.join("file"), dev.join("link")).unwrap();
+    let mut case = arena.sleeper();
+    fs::write(case.file("/etc/secret"), "secret").unwrap();
+    case.without_mount("/dev");
+    case.bind(&dev, "/dev", &["rbind", "dev"]);
+    case.config["mounts"].as_array_mut().unwrap().rotate_right(1);
+    case.config["linux"]["maskedPaths"] = serde_json::json!(["/etc/secret", "/proc/interrupts"]);
+    let null = fs::metadata("/dev/null").unwrap().rdev();
+    while_swapping(&dev.join("null"), &dev.join("link"), || {
+        if let Ok(live) = case.create() {
+            for path in ["/etc/secret", "/proc/interrupts"] {
+                assert_eq!(fs::metadata(live.inside(path)).unwrap().rdev(), null, "{path}");
+            }
+            live.delete();
+        }
+        assert_untouched(&target);
+    });
+}
+
 /// CVE-2025-52565, the racing form: the terminal is the one that was made, whatever /dev/pts and
 /// /dev/console are meanwhile, and it is mounted nowhere else. Red if the slave is opened by its
 /// name, or the console's place is looked up twice.
@@ -239,4 +265,10 @@ fn the_console_and_its_directory(arena: &Arena) {
             assert_untouched(&target);
         });
     }
+}
+
+fn make_node(path: &Path, (major, minor): (u64, u64)) {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let mode = Mode::from_bits_truncate(0o666);
+    mknod(path, SFlag::S_IFCHR, mode, makedev(major, minor)).unwrap();
 }

@@ -1,5 +1,5 @@
-//! One system call fails, and for every one there is: a create, a start, a delete and a look at the
-//! record are done again and again, and each time the next of their calls gets an errno, until all have had it.
+//! One system call fails, and for every one there is: a create, a start, a delete and an exec are
+//! done again and again, and each time the next of their calls gets an errno, until all have had it.
 //! First those of the engine's own process, then those of init.
 //!
 //! Each time there is success or an error that has a class and tells the errno; nothing is left
@@ -17,11 +17,13 @@ mod rig;
 pub(crate) mod subject;
 mod supervisor;
 
-use super::support::{Arena, tests};
+use serde_json::json;
+
+use super::support::{Arena, Case, tests};
 use rig::Rig;
 use supervisor::{Failed, Role, Target};
 
-tests!(create, start, delete, find);
+tests!(create, start, delete, exec, find, hooks_and_a_terminal);
 
 /// A create, and whatever came of it taken away again.
 fn create_round(rig: &mut Rig<'_>, target: Target) -> Option<Failed> {
@@ -83,6 +85,23 @@ fn delete(arena: &Arena) {
     rig.end();
 }
 
+fn exec(arena: &Arena) {
+    let mut rig = Rig::new(arena.sleeper());
+    let pid = rig.good("create");
+    rig.good("start");
+    rig.others_are_left();
+    for (role, least) in [(Role::Engine, 30), (Role::Child, 50)] {
+        rig.for_every_call(role, least, |rig, target| {
+            let (answer, told) = rig.attempt("exec", target);
+            rig.check_nothing_left(&told);
+            rig.check_started(&told, &pid);
+            answer.failed
+        });
+    }
+    rig.good("delete");
+    rig.end();
+}
+
 /// Red if a container that runs passes for one that has ended because nothing could be asked.
 fn find(arena: &Arena) {
     let mut rig = Rig::new(arena.sleeper());
@@ -96,5 +115,22 @@ fn find(arena: &Arena) {
         answer.failed
     });
     rig.good("delete");
+    rig.end();
+}
+
+/// The same with what takes more processes and more messages.
+fn hooks_and_a_terminal(arena: &Arena) {
+    let mut case: Case<'_> = arena.sleeper();
+    case.config["process"]["terminal"] = json!(true);
+    let hook = json!([{ "path": "/bin/true" }]);
+    case.config["hooks"] = json!({ "createRuntime": hook, "createContainer": hook,
+        "startContainer": hook, "poststart": hook, "poststop": hook });
+    let mut rig = Rig::new(case);
+    rig.for_every_call(Role::Engine, 150, create_round);
+    rig.for_every_call(Role::Child, 200, create_round);
+    rig.for_every_call(Role::Engine, 30, start_round);
+    rig.for_every_call(Role::Child, 50, start_round);
+    rig.for_every_call(Role::Engine, 30, delete_round);
+    rig.for_every_call(Role::Child, 1, delete_round);
     rig.end();
 }
