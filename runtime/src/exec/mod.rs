@@ -157,7 +157,7 @@ fn wait_until_ready(
                 if let Some(hold) = launch.hold {
                     hold(process).map_err(|error| cause(process, plan, error))?;
                 }
-                process.go_on()?;
+                process.go_on().map_err(|error| cause(process, plan, error))?;
             }
             Message::Report(report, _) if report.kind == kind::ASK => {
                 let step = plan.program.steps().nth(report.step as usize);
@@ -167,7 +167,7 @@ fn wait_until_ready(
                     }
                     other => outside::perform(process.pid(), other)?,
                 }
-                process.go_on()?;
+                process.go_on().map_err(|error| cause(process, plan, error))?;
             }
             // Only once: who looks into the copy could say it again, in init's name.
             Message::Report(report, _) if report.kind == kind::BORN && forming.is_some() => {
@@ -180,7 +180,7 @@ fn wait_until_ready(
                 if let Some(score) = plan.oom_score_adj {
                     write_oom_score(process.pid(), score)?;
                 }
-                process.go_on()?;
+                process.go_on().map_err(|error| cause(process, plan, error))?;
                 // It has nothing left to do, and what it did is on record.
                 drop(first);
             }
@@ -194,7 +194,7 @@ fn wait_until_ready(
     Ok(launched)
 }
 
-/// What went wrong while init held: if that has failed itself, this is why.
+/// What went wrong while init waited: if that has failed itself, this is why.
 fn cause(process: &Process, plan: &Plan, error: Error) -> Error {
     match process.receive(Instant::now()) {
         Ok(Message::Report(report, _)) if report.kind == kind::FAILED => {

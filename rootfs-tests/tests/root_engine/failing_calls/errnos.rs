@@ -38,9 +38,6 @@ const NOT_THE_ENGINES: &[c_long] = &[
     // How the standard library hears of a hook that could not be executed; it panics where it
     // cannot hear.
     libc::SYS_recvfrom,
-    // The way back from a pid namespace that was entered for one clone: the engine ends itself
-    // where that fails, because its next child would be born in a container.
-    libc::SYS_setns,
 ];
 
 /// What is never counted and need not be asked about.

@@ -30,7 +30,7 @@ fn create_round(rig: &mut Rig<'_>, target: Target) -> Option<Failed> {
     let (answer, told) = rig.attempt("create", target);
     match answer.text.strip_prefix("ok ") {
         Some(pid) => {
-            rig.check_created(&told, pid, answer.failed);
+            rig.check_created(&told, pid);
             rig.delete(&told);
         }
         None => {

@@ -93,6 +93,10 @@ impl Subject {
             "exec" => self.exec(),
             "find" => self.find(),
             "delete" => self.delete(),
+            "reap" => {
+                boathook_runtime::process::reap_orphans();
+                Ok(String::new())
+            }
             other => Err(format!("Internal no command {other:?}")),
         }
     }
