@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     if let Some(code) = support::payload::called() {
         return code;
     }
+    old_kernels::prepare();
     let races = if escapes::races::wanted() { escapes::races::TESTS } else { escapes::races::ALL };
     support::harness::main(&[
         ("binds", binds::TESTS),
