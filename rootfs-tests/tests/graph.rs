@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which of our crates may depend on which.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("boathook-fs", &[]),
     ("boathook-hooks", &[]),
     ("boathook-init", &[]),
@@ -17,6 +17,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("boathook-shim", &["boathook-fs", "boathook-hooks", "boathook-runtime"]),
     ("boathook-cli", &["boathook-fs", "boathook-hooks", "boathook-runtime"]),
     ("xtask", &[]),
+    ("boathook-fuzz", &["boathook-fs", "boathook-init", "boathook-runtime"]),
     (
         "rootfs-tests",
         &[
@@ -30,9 +31,15 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ),
 ];
 
+/// The packages of the workspace and of the fuzz targets, which have one of their own.
 fn packages() -> Vec<Value> {
+    ["../Cargo.toml", "../fuzz/Cargo.toml"].into_iter().flat_map(packages_of).collect()
+}
+
+fn packages_of(manifest: &str) -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .args(["--manifest-path", manifest])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();

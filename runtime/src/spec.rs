@@ -38,10 +38,14 @@ pub fn load(bundle: &Path) -> Result<Spec> {
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     file.by_ref().take(CONFIG_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    spec_from_json(&bytes)
+    from_json(&bytes)
 }
 
-fn spec_from_json(json: &[u8]) -> Result<Spec> {
+/// Parses the content of a `config.json`.
+///
+/// # Errors
+/// `InvalidInput` with the path of the field that is wrong.
+pub fn from_json(json: &[u8]) -> Result<Spec> {
     let mut spec: Spec = parse("config.json", json)?;
     let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
     if let Some(resources) = resources.filter(|r| has_zero_pids(r)) {
@@ -156,7 +160,7 @@ mod tests {
         let limit = |json: &str| {
             let resources = resources_from_json(json.as_bytes()).unwrap();
             let text = format!(r#"{{"ociVersion":"1.3.0","linux":{{"resources":{json}}}}}"#);
-            let spec = spec_from_json(text.as_bytes()).unwrap();
+            let spec = from_json(text.as_bytes()).unwrap();
             let linux = spec.linux().as_ref().unwrap();
             assert_eq!(linux.resources().as_ref(), Some(&resources));
             resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit)

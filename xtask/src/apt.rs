@@ -41,6 +41,9 @@ pub(crate) const ROOT: &[Need] = &[
     ),
 ];
 
+/// To build the fuzz targets.
+pub(crate) const FUZZ: &[Need] = &[need("c++", "g++", "compiles and links libFuzzer")];
+
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)

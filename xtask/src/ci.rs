@@ -1,9 +1,10 @@
 //! Everything CI asks for, in the order that fails fastest.
 
 use crate::apt;
-use crate::args::Selection;
+use crate::args::{Fuzzing, Selection};
 use crate::deny;
 use crate::error::Error;
+use crate::fuzz;
 use crate::process::{self, cargo};
 use crate::tiers;
 
@@ -13,10 +14,12 @@ pub(crate) fn run() -> Result<(), Error> {
     apt::require_root("ci", "it runs the root tier of the tests")?;
     apt::ensure(apt::BUILD)?;
     step("format", || process::run(&mut cargo(&["fmt", "--all", "--check"])))?;
+    step("format of the fuzz targets", fuzz::format)?;
     step("lints", || process::run(&mut cargo(LINTS)))?;
     step("dependencies", deny::run)?;
     step("documentation", documentation)?;
-    step("tests", || tiers::test(&Selection::everything()))
+    step("tests", || tiers::test(&Selection::everything()))?;
+    step("fuzz", || fuzz::run(&Fuzzing::default()))
 }
 
 fn documentation() -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! Licences, sources and bans of the dependencies, by cargo-deny.
 
+use std::process::Command;
+
 use crate::error::Error;
 use crate::process::{self, workspace};
 use crate::tools::Tool;
@@ -10,16 +12,14 @@ const CARGO_DENY: Tool =
 
 /// Checks `deny.toml`, fetching cargo-deny when it is not there.
 pub(crate) fn run() -> Result<(), Error> {
-    let mut command = std::process::Command::new(CARGO_DENY.get()?);
-    command.current_dir(workspace()).args([
-        "--workspace",
-        "check",
-        "--hide-inclusion-graph",
-        "bans",
-        "licenses",
-        "sources",
-    ]);
-    process::run(&mut command)?;
+    let tool = CARGO_DENY.get()?;
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let mut command = Command::new(&tool);
+        command.current_dir(workspace()).args(["--manifest-path", manifest, "--workspace"]);
+        command.args(["check", "--hide-inclusion-graph", "--config"]);
+        command.arg(workspace().join("deny.toml"));
+        process::run(command.args(["bans", "licenses", "sources"]))?;
+    }
     println!(
         "deny: bans, licences and sources were checked. Advisories were not: their database is a \
          git repository that has to be fetched, and this command works without one; run \

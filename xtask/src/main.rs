@@ -14,6 +14,7 @@ mod binaries;
 mod ci;
 mod deny;
 mod error;
+mod fuzz;
 mod helper;
 mod libtest;
 mod process;
@@ -45,6 +46,7 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Test(selection) => tiers::test(&selection),
         Command::Demo(rest) => helper::demo(&rest),
         Command::Bench(rest) => helper::bench(&rest),
+        Command::Fuzz(wanted) => fuzz::run(&wanted),
         Command::Ci => ci::run(),
         Command::Deny => deny::run(),
     }

@@ -14,7 +14,7 @@
 //! host runs in the container's address space but what is in this directory.
 //! It never allocates: strings are borrowed from the mapped plan. It knows no
 //! host path: whatever it needs of the host arrives as a descriptor.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, fuzzing)), no_std)]
 
 pub mod consts;
 pub mod report;
@@ -27,6 +27,8 @@ mod console;
 mod copyup;
 mod creds;
 mod exec;
+#[cfg(fuzzing)]
+pub mod fake;
 mod files;
 mod mounts;
 mod net;

@@ -39,18 +39,7 @@ pub fn main(socket: i32) -> ! {
     // The socket had to survive the exec of this program and must not survive the next one.
     let _ = syscall!(nr::FCNTL, socket, F_SETFD, FD_CLOEXEC);
     let socket = console::keep_standard_numbers(socket);
-    let mut init = Init {
-        socket,
-        root: -1,
-        step: 0,
-        slots: &mut [],
-        sent: 0,
-        covers: Covers::default(),
-        program: None,
-        cwd: None,
-        counting: None,
-        hidden: false,
-    };
+    let mut init = Init::new(socket);
     let fault = match init.run() {
         Ok(()) => Fault::detail(detail::MALFORMED),
         Err(fault) => fault,
@@ -79,7 +68,28 @@ struct Init {
     hidden: bool,
 }
 
+/// The interpreter alone, for fuzzing.
+#[cfg(fuzzing)]
+pub(crate) fn interpret() {
+    let _ = Init::new(3).run();
+}
+
 impl Init {
+    fn new(socket: i32) -> Self {
+        Self {
+            socket,
+            root: -1,
+            step: 0,
+            slots: &mut [],
+            sent: 0,
+            covers: Covers::default(),
+            program: None,
+            cwd: None,
+            counting: None,
+            hidden: false,
+        }
+    }
+
     fn run(&mut self) -> Outcome {
         open_files::close_all_but(self.socket)?;
         exec::reset_signals()?;

@@ -179,6 +179,7 @@ compile_error!("boathook's init is written for x86-64");
 /// # Safety
 /// The arguments must be right for the call: every pointer valid for as long
 /// and as far as the kernel uses it.
+#[cfg(not(fuzzing))]
 #[inline(always)]
 unsafe fn raw(number: u32, a: [usize; 6]) -> isize {
     let result: isize;
@@ -195,6 +196,9 @@ unsafe fn raw(number: u32, a: [usize; 6]) -> isize {
     }
     result
 }
+
+#[cfg(fuzzing)]
+use crate::fake::kernel as raw;
 
 /// A value that can be an argument: a number, or a pointer whose target
 /// outlives the call because it is borrowed for it.
@@ -392,6 +396,9 @@ pub(crate) fn start_thread(run: extern "C" fn() -> !) -> Outcome {
 
 /// clone(2) with shared memory: what is new starts at `run`, on a stack of its own.
 fn start_on_stack(flags: u64, run: extern "C" fn() -> !) -> Outcome<usize> {
+    if cfg!(fuzzing) {
+        return Err(Fault { errno: crate::consts::EAGAIN, detail: nr::CLONE });
+    }
     const STACK: usize = 16 * 1024;
     let stack = map_anonymous(STACK)?;
     // Mappings start at a page, so this is aligned as a call wants it.

@@ -106,7 +106,7 @@ impl Program {
     }
 
     /// The bytes that init maps; `sent` is the number of descriptors sent to it.
-    pub(crate) fn image(&self, sent: usize) -> Vec<u8> {
+    pub fn image(&self, sent: usize) -> Vec<u8> {
         let slots = u32::try_from(sent).unwrap_or(u32::MAX).saturating_add(self.made);
         let mut out = Buffer(Vec::with_capacity(Header::LEN + self.bytes.len()));
         Header { slots, steps: self.steps }.put(&mut out);
