@@ -237,7 +237,7 @@ impl Stream {
     ///
     /// # Errors
     /// None does in time; the message holds those that came.
-    pub fn until(&mut self, what: &str, last: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    pub fn until(&mut self, what: &str, mut last: impl FnMut(&str) -> bool) -> Result<Vec<String>> {
         let deadline = Deadline::after(PATIENCE);
         let mut lines = Vec::new();
         loop {

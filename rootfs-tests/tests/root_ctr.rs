@@ -259,8 +259,13 @@ fn events_in_order(scene: &mut Scene<'_>) -> Result<()> {
     scene.ctr.ok(&["task", "resume", &id])?;
     scene.remove(&id)?;
     let ours = |line: &str, topic: &str| line.contains(topic) && line.contains(&id);
-    let lines =
-        events.until("the container's deletion", |line| ours(line, "/containers/delete"))?;
+    // The last event is the shim's and comes by a queue; the daemon's own may be faster.
+    let (mut task, mut container) = (false, false);
+    let lines = events.until("the end of task and container", |line| {
+        task |= ours(line, "/tasks/delete");
+        container |= ours(line, "/containers/delete");
+        task && container
+    })?;
     let found: Vec<&str> = lines
         .iter()
         .filter(|line| line.contains(&id))
