@@ -78,6 +78,20 @@ impl Overlay {
         }
     }
 
+    /// The same overlay with its lower layers elsewhere; `place` gets each one's number, from the
+    /// top, and its path.
+    pub(crate) fn moved(
+        &self,
+        mut place: impl FnMut(usize, &str) -> Result<String>,
+    ) -> Result<Self> {
+        let mut moved = self.clone();
+        let layers = moved.lower.iter_mut().chain(&mut moved.data_only);
+        for (number, layer) in layers.enumerate() {
+            *layer = place(number, layer)?;
+        }
+        Ok(moved)
+    }
+
     /// The number of lower layers, data-only ones included.
     #[must_use]
     pub fn layers(&self) -> usize {

@@ -5,8 +5,12 @@
 //! what this call mounted. An overlay of N layers costs fsopen, N + about 5 fsconfig, fsmount,
 //! move_mount and two closes.
 
-use std::os::fd::{AsFd, OwnedFd};
+mod mapped;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+
+pub use mapped::{IdMap, IdRange};
 
 use crate::flags::{self, DataOption, MountOptions};
 use crate::mount::{self, NewFs, Tree};
@@ -82,10 +86,43 @@ impl Drop for MountedRootfs {
 ///
 /// # Errors
 /// `rootfs mount 2 (overlay): …` with `Invalid` for bad options, `Unsupported` for what this
-/// build cannot do yet (`uidmap=`, `gidmap=`, `loop`, `fuse.*` helpers, options for
-/// containerd's own mount manager) or the kernel has no filesystem for, `NotFound` for a
+/// build cannot do yet (`loop`, `fuse.*` helpers, options for containerd's own mount manager) or the kernel has no filesystem for, `NotFound` for a
 /// missing layer, source or target. Nothing stays mounted.
 pub fn mount_rootfs(mounts: &[MountSpec], on: &Path) -> Result<MountedRootfs> {
+    mount_rootfs_mapped(mounts, on, None)
+}
+
+/// The mapping of ids that the mounts ask for by `uidmap=` and `gidmap=`, if one does.
+///
+/// # Errors
+/// `Invalid` naming the option; `Unsupported` when two mounts ask for different ones.
+pub fn id_map(mounts: &[MountSpec]) -> Result<Option<IdMap>> {
+    let mut found: Option<IdMap> = None;
+    for (at, spec) in mounts.iter().enumerate() {
+        let in_mount = |e: Error| e.context(format!("rootfs mount {at} ({})", spec.kind));
+        match (IdMap::of(spec).map_err(in_mount)?, &found) {
+            (Some(map), Some(other)) if map != *other => {
+                let problem = "uidmap and gidmap differ from those of another mount";
+                return Err(in_mount(Error::unsupported(problem)));
+            }
+            (Some(map), _) => found = Some(map),
+            (None, _) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// As [`mount_rootfs`], with files of mounts that ask for it shown with the owners that the user
+/// namespace `userns` maps them to; it holds the mapping of [`id_map`].
+///
+/// # Errors
+/// As [`mount_rootfs`]; `Invalid` when a mount asks for a mapping and `userns` is not given, or
+/// when a layer's filesystem cannot be mapped.
+pub fn mount_rootfs_mapped(
+    mounts: &[MountSpec],
+    on: &Path,
+    userns: Option<BorrowedFd<'_>>,
+) -> Result<MountedRootfs> {
     if !on.is_absolute() {
         let text = format!("rootfs {}: path is not absolute", on.display());
         return Err(Error::invalid(text));
@@ -97,7 +134,7 @@ pub fn mount_rootfs(mounts: &[MountSpec], on: &Path) -> Result<MountedRootfs> {
     let plans = mounts
         .iter()
         .enumerate()
-        .map(|(at, spec)| Plan::new(spec).map_err(named(at, spec)))
+        .map(|(at, spec)| Plan::new(spec, userns).map_err(named(at, spec)))
         .collect::<Result<Vec<_>>>()?;
     let mut done = MountedRootfs { mounts: Vec::with_capacity(mounts.len()), root: None };
     for (at, (spec, plan)) in mounts.iter().zip(&plans).enumerate() {
@@ -119,13 +156,17 @@ pub fn unmount_rootfs(on: &Path) -> Result<()> {
 }
 
 /// Options that containerd handles before it calls, or that need more than a mount.
-const UNSUPPORTED: &[&str] = &["uidmap", "gidmap", "loop"];
+const UNSUPPORTED: &[&str] = &["loop"];
+/// Options that say how ids are mapped; see [`IdMap`].
+const ID_MAP: &[&str] = &["uidmap", "gidmap"];
 /// Values that are paths: taken whole, since nothing says that a path has no comma.
 const PATHS: &[&str] = &["lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"];
 
-struct Plan {
+struct Plan<'a> {
     what: What,
     options: MountOptions,
+    /// The user namespace whose mapping the files are shown with.
+    userns: Option<BorrowedFd<'a>>,
 }
 
 enum What {
@@ -134,9 +175,13 @@ enum What {
     Other,
 }
 
-impl Plan {
-    fn new(spec: &MountSpec) -> Result<Self> {
+impl<'a> Plan<'a> {
+    fn new(spec: &MountSpec, userns: Option<BorrowedFd<'a>>) -> Result<Self> {
         check_words(spec)?;
+        let wanted = IdMap::of(spec)?.is_some();
+        if wanted && userns.is_none() {
+            return Err(Error::invalid("mount option uidmap: there is no user namespace for it"));
+        }
         let is_overlay = spec.kind == "overlay";
         let mut words = Vec::with_capacity(spec.options.len());
         let mut paths: Vec<DataOption> = Vec::new();
@@ -147,6 +192,9 @@ impl Plan {
                 return Err(Error::unsupported(format!(
                     "mount option {option:?} is not supported"
                 )));
+            }
+            if ID_MAP.contains(&key) {
+                continue;
             }
             match value {
                 Some(value) if is_overlay && PATHS.contains(&key) => {
@@ -171,11 +219,15 @@ impl Plan {
             let text = format!("mount option {key:?} means nothing to a bind mount");
             return Err(Error::invalid(text));
         }
-        Ok(Self { what, options })
+        if wanted && matches!(what, What::Other) {
+            let text = format!("mount option uidmap is not supported for type {:?}", spec.kind);
+            return Err(Error::unsupported(text));
+        }
+        Ok(Self { what, options, userns: userns.filter(|_| wanted) })
     }
 
     fn mount(&self, spec: &MountSpec, on: &Path) -> Result<OwnedFd> {
-        let mut tree = self.tree(spec)?;
+        let mut tree = self.tree(spec, on)?;
         let options = &self.options;
         tree.set_attr(options.rec_set, options.rec_clr, true)?;
         for change in &options.propagation {
@@ -188,17 +240,21 @@ impl Plan {
         tree.attach(target.as_fd())
     }
 
-    fn tree(&self, spec: &MountSpec) -> Result<Tree> {
+    fn tree(&self, spec: &MountSpec, on: &Path) -> Result<Tree> {
         let MountOptions { attr_set, attr_clr, sb, .. } = self.options;
-        match &self.what {
-            What::Overlay(overlay) => overlay.tree(Some(&spec.source), sb, attr_set),
-            What::Bind { recursive } => {
+        match (&self.what, self.userns) {
+            (What::Overlay(overlay), None) => overlay.tree(Some(&spec.source), sb, attr_set),
+            (What::Overlay(overlay), Some(userns)) => {
+                mapped::overlay(overlay, &spec.source, (sb, attr_set), on, userns)
+            }
+            (What::Bind { recursive }, userns) => {
                 let source = Path::new(&spec.source);
                 let mut tree = Tree::clone_at(rustix::fs::CWD, source, *recursive)?;
+                userns.map_or(Ok(()), |userns| tree.id_map(userns, *recursive))?;
                 tree.set_attr(attr_set, attr_clr, false)?;
                 Ok(tree)
             }
-            What::Other => Tree::new_fs(&NewFs {
+            (What::Other, _) => Tree::new_fs(&NewFs {
                 fstype: &spec.kind,
                 source: Some(&spec.source),
                 sb,
@@ -261,9 +317,9 @@ mod tests {
         let layers = "lowerdir=/a:/b";
         for (bad, kind, text) in [
             (
-                spec("overlay", &[layers, "uidmap=0:1000:65536"]),
-                ErrorKind::Unsupported,
-                "rootfs mount 1 (overlay): mount option \"uidmap=0:1000:65536\" is not supported",
+                spec("overlay", &[layers, "uidmap=0:1000:65536", "gidmap=0:1000:65536"]),
+                ErrorKind::Invalid,
+                "rootfs mount 1 (overlay): mount option uidmap: there is no user namespace for it",
             ),
             (
                 spec("ext4", &["loop"]),
@@ -312,8 +368,8 @@ mod tests {
 
     #[test]
     fn commas_in_layer_paths_do_not_part_options() {
-        let plan =
-            Plan::new(&spec("overlay", &["lowerdir=/a,b:/c", "index=off,userxattr"])).unwrap();
+        let plan = Plan::new(&spec("overlay", &["lowerdir=/a,b:/c", "index=off,userxattr"]), None)
+            .unwrap();
         let What::Overlay(overlay) = plan.what else { panic!("not an overlay") };
         let data = |k: &str, v: Option<&str>| (k.to_owned(), v.map(str::to_owned));
         let want = Overlay::from_data(&[

@@ -5,11 +5,12 @@
 
 mod common;
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use boathook_fs::ErrorKind;
-use boathook_fs::rootfs::{MountSpec, mount_rootfs, unmount_rootfs};
+use boathook_fs::rootfs::{MountSpec, mount_rootfs, mount_rootfs_mapped, unmount_rootfs};
 use common::{dir, in_private_namespace, leaves_no_mount, mount_on, mount_raw, mounts};
 use nix::mount::MsFlags;
 
@@ -301,5 +302,72 @@ fn root_rounds_leave_no_mount_and_no_descriptor() {
             }
         });
         assert_eq!(descriptors(), before);
+    });
+}
+
+/// A user namespace whose root is `ROOT` outside; its process ends with this call.
+fn user_namespace() -> std::fs::File {
+    let mut child = std::process::Command::new("unshare")
+        .args(["--user", "cat"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // `cat` answers only once it lives in the new namespace.
+    let mut said = [0; 1];
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"x").unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{}/{map}", child.id()), format!("0 {ROOT} 65536")).unwrap();
+    }
+    let namespace = std::fs::File::open(format!("/proc/{}/ns/user", child.id())).unwrap();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    namespace
+}
+
+const ROOT: u32 = 200_000;
+
+fn mapped(mut spec: MountSpec) -> MountSpec {
+    spec.options.extend(["uidmap", "gidmap"].map(|key| format!("{key}=0:{ROOT}:65536")));
+    spec
+}
+
+/// Red when a layer is taken without its mapping, or when the mapped layers stay mounted.
+#[test]
+fn root_layers_get_the_owners_of_a_user_namespace() {
+    in_private_namespace(|base| {
+        let on = dir(base.join("rootfs"));
+        let lower = layers(base, 3);
+        let spec = mapped(overlay(base, &lower, true));
+        let before = mounts();
+        let userns = user_namespace();
+        let rootfs = mount_rootfs_mapped(&[spec], &on, Some(userns.as_fd())).unwrap();
+        assert_eq!((rootfs.count(), mounts().len()), (1, before.len() + 1));
+        for file in ["top", "only-0", "only-2"] {
+            let seen = std::fs::metadata(on.join(file)).unwrap();
+            assert_eq!((seen.uid(), seen.gid()), (ROOT, ROOT), "{file}");
+        }
+        let layer = std::fs::metadata(lower[0].join("top")).unwrap();
+        assert_eq!((layer.uid(), layer.gid()), (0, 0), "the layer itself is as it was");
+        rootfs.undo().unwrap();
+        assert_eq!(mounts(), before);
+    });
+}
+
+/// A layer that cannot be mapped, here for want of a directory, leaves nothing mounted.
+#[test]
+fn root_a_mapped_layer_that_is_missing_leaves_nothing() {
+    in_private_namespace(|base| {
+        let on = dir(base.join("rootfs"));
+        let mut lower = layers(base, 2);
+        lower.push(base.join("nowhere"));
+        let spec = mapped(overlay(base, &lower, true));
+        let before = mounts();
+        let userns = user_namespace();
+        let e = mount_rootfs_mapped(&[spec], &on, Some(userns.as_fd())).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
+        assert!(e.to_string().contains("nowhere"), "{e}");
+        assert_eq!(mounts(), before);
     });
 }

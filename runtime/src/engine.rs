@@ -12,6 +12,7 @@ use crate::cgroup::{Cgroup, CgroupRecord, Driver, Hierarchies};
 use crate::container::{self, Container};
 use crate::exec::{Launch, Launched, Stdio, launch};
 use crate::hooks::Later;
+use crate::idmap::IdMappings;
 use crate::plan::{Context, Plan, SecurityModules, mount_label, wants_label};
 use crate::process::Process;
 use crate::resctrl::{self, Groups, GroupsUndo};
@@ -90,6 +91,15 @@ impl Engine {
     /// When there are none.
     pub fn hierarchies(&self) -> Result<&Hierarchies> {
         self.shared.hierarchies()
+    }
+
+    /// A user namespace that holds `mappings` and no process, as id-mapped mounts want it.
+    ///
+    /// # Errors
+    /// `Unsupported` where the kernel has no user namespaces, `Exhausted` at the limit of
+    /// `user.max_user_namespaces`.
+    pub fn id_namespace(&self, mappings: &IdMappings) -> Result<OwnedFd> {
+        mappings.namespace(self.shared.image()?.as_fd())
     }
 
     /// The plan for a container, without carrying it out.

@@ -1,13 +1,15 @@
 //! Create: rootfs, streams, container, in this order; undone in the reverse.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boathook_fs::rootfs::{mount_rootfs, unmount_rootfs};
+use boathook_fs::rootfs::{IdRange, id_map, mount_rootfs_mapped, unmount_rootfs};
 use boathook_hooks::Policy;
+use boathook_runtime::idmap::IdMappings;
 use boathook_runtime::{Cancel, Create, CreateOptions, Created, Engine, Process, Stdio, spec};
+use oci_spec::runtime::LinuxIdMappingBuilder;
 use tokio::task::spawn_blocking;
 
 use super::hooks::{self, Life};
@@ -165,7 +167,9 @@ fn create(
         // Should this server be killed, `delete` has to find what is half made.
         record.write(&request.bundle)?;
     }
-    let rootfs = mount_rootfs(&request.rootfs, &request.bundle.join("rootfs"))?;
+    let userns = user_namespace(engine, request)?;
+    let userns = userns.as_ref().map(AsFd::as_fd);
+    let rootfs = mount_rootfs_mapped(&request.rootfs, &request.bundle.join("rootfs"), userns)?;
     let owner = (options.io_uid, options.io_gid);
     let (stdio, opened) = open(&request.stdio, Whose { id: &request.id, namespace, owner })?;
     let create = Create {
@@ -203,6 +207,23 @@ fn create(
             Err(failure)
         }
     }
+}
+
+/// What the root filesystem's owners are mapped by, for a pod with a user namespace.
+fn user_namespace(engine: &Engine, request: &CreateRequest) -> failure::Result<Option<OwnedFd>> {
+    let Some(map) = id_map(&request.rootfs)? else { return Ok(None) };
+    let mapping = |range: &IdRange| {
+        LinuxIdMappingBuilder::default()
+            .container_id(range.inside)
+            .host_id(range.outside)
+            .size(range.count)
+            .build()
+            .map_err(|e| failure::Failure::invalid(format!("rootfs: {range:?}: {e}")))
+    };
+    let mappings = |ranges: &[IdRange]| ranges.iter().map(mapping).collect::<Result<Vec<_>, _>>();
+    let (users, groups) = (mappings(&map.users)?, mappings(&map.groups)?);
+    let mappings = IdMappings::new("rootfs", Some(&users), Some(&groups))?;
+    Ok(mappings.map(|mappings| engine.id_namespace(&mappings)).transpose()?)
 }
 
 /// Undoes a Create that succeeded in the engine and failed here.
