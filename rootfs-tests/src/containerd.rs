@@ -37,6 +37,8 @@ pub const CRI_NAMESPACE: &str = "k8s.io";
 pub const RUNC: &str = "io.containerd.runc.v2";
 /// `ctr --runtime` of the shim under test.
 pub const BOATHOOK: &str = "io.containerd.boathook.v2";
+/// CRI's handler of the shim under test by path, on 2.x; see `config::by_path`.
+pub const BY_PATH: &str = "boathook-by-path";
 /// The shim under test, as the daemon looks for it.
 const SHIM: &str = "containerd-shim-boathook-v2";
 

@@ -62,8 +62,9 @@ conf_dir = "{dir}/cni"
 
 /// containerd 2.x: CRI is one plugin for images and one for containers.
 fn version_3(dir: &Path, cni: &Path) -> String {
-    let (runtimes, dir, cni) =
-        (runtimes("io.containerd.cri.v1.runtime"), dir.display(), cni.display());
+    let plugin = "io.containerd.cri.v1.runtime";
+    let (runtimes, by_path) = (runtimes(plugin), by_path(plugin, dir));
+    let (dir, cni) = (dir.display(), cni.display());
     format!(
         r#"[plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "{SANDBOX_IMAGE}"
@@ -76,7 +77,7 @@ restrict_oom_score_adj = true
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["{cni}"]
 conf_dir = "{dir}/cni"
-{runtimes}"#
+{runtimes}{by_path}"#
     )
 }
 
@@ -96,6 +97,20 @@ fn runtimes(plugin: &str) -> String {
          default_runtime_name = \"runc\"\n{}{}",
         handler("runc", super::RUNC),
         handler("boathook", super::BOATHOOK)
+    )
+}
+
+/// The shim under test by its path, under the stock shim's name: the one that containerd 2.1 asks
+/// for features.
+fn by_path(plugin: &str, dir: &Path) -> String {
+    format!(
+        "[plugins.\"{plugin}\".containerd.runtimes.{}]\n\
+         runtime_type = \"{}\"\n\
+         runtime_path = \"{}/bin/{}\"\n",
+        super::BY_PATH,
+        super::RUNC,
+        dir.display(),
+        super::SHIM,
     )
 }
 

@@ -4,6 +4,7 @@ mod events;
 mod load;
 mod pod;
 mod streaming;
+mod user;
 
 use events::{container_events, no_container_events, pod_stats};
 use load::{execs_until_the_end, rounds, twenty_pods_at_once};
@@ -22,6 +23,7 @@ use streaming::{
     attach, attach_to_a_terminal, port_forward, stream_exec, stream_exec_input,
     stream_exec_on_a_terminal,
 };
+use user::{runtime_info, user_namespace};
 
 suite!(
     version_and_status,
@@ -53,6 +55,8 @@ suite!(
     lists_and_filters,
     identity_and_limits,
     mounts,
+    runtime_info on [Sid],
+    user_namespace on [Sid],
     unknown_program,
     unknown_ids,
     daemon_restart,
