@@ -172,10 +172,12 @@ impl Container {
         let Some(hooks) = &self.hooks else { return process.start(deadline) };
         let until = Instant::now() + deadline;
         let result = self.start_with(hooks, process, until);
-        if result.is_err() {
+        result.map_err(|error| {
+            // A hook that found nobody to join is explained by why.
+            let error = process.last_words().unwrap_or(error);
             let _ = process.signal(libc::SIGKILL);
-        }
-        result
+            error
+        })
     }
 
     fn start_with(&self, hooks: &Later, process: &Process, until: Instant) -> Result<()> {

@@ -158,6 +158,12 @@ impl Process {
         channel.release_and_confirm(&self.program, self.agent.as_deref(), deadline)
     }
 
+    /// Why it ended before its start, if it could say so.
+    pub(crate) fn last_words(&self) -> Option<Error> {
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        channel.as_ref().and_then(|channel| channel.last_words(&self.program))
+    }
+
     /// The next message of init, before the start.
     pub(crate) fn receive(&self, until: Instant) -> Result<Message> {
         match &*self.channel.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -192,6 +198,32 @@ impl Process {
             exit: OnceLock::new(),
             agent: None,
         })
+    }
+
+    /// Ends and reaps a process that has nothing left to do. It is killed or on
+    /// its way out, so that the wait is a short one.
+    pub(crate) fn dismiss(self) {
+        let _ = self.signal(libc::SIGKILL);
+        let _ = sys::wait_until_ended(self.pidfd.as_fd());
+        let _ = self.reap();
+    }
+
+    /// Ends this process, which has a session of its own by the time that it
+    /// makes a sibling, and the sibling, whose pid is not known.
+    ///
+    /// Both are gone when this returns. The number of the group cannot be
+    /// somebody else's, because this process is not reaped before.
+    pub(crate) fn end_group(&self) {
+        if self.exit.get().is_some() {
+            return;
+        }
+        let _ = self.signal(libc::SIGKILL);
+        let _ = sys::wait_until_ended(self.pidfd.as_fd());
+        let group = nix::unistd::Pid::from_raw(self.pid);
+        let alone = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).is_err();
+        let _ = self.reap();
+        // Killed, so that the wait is a short one.
+        while !alone && matches!(sys::wait_group(self.pid), Ok(Some(_))) {}
     }
 
     /// Lets a holding init do its next step.

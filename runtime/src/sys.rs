@@ -188,6 +188,22 @@ pub(crate) struct Ended {
     pub(crate) code: u32,
 }
 
+/// Waits for the end of a child in a process group and reaps it.
+///
+/// # Errors
+/// `ECHILD` when there is no such child.
+pub(crate) fn wait_group(group: i32) -> Result<Option<Ended>, Errno> {
+    wait_with(libc::P_PGID, group as libc::id_t, 0)
+}
+
+/// Waits for the end of the child behind a pidfd and leaves it to be reaped.
+///
+/// # Errors
+/// `ECHILD` when there is no such child.
+pub(crate) fn wait_until_ended(pidfd: BorrowedFd<'_>) -> Result<Option<Ended>, Errno> {
+    wait_with(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, libc::WNOWAIT)
+}
+
 /// waitid(2) without blocking; `peek` leaves the child to be reaped later.
 ///
 /// # Errors
@@ -199,11 +215,14 @@ pub(crate) fn wait(whose: Whose<'_>, peek: bool) -> Result<Option<Ended>, Errno>
         Whose::PidFd(fd) => (libc::P_PIDFD, fd.as_raw_fd() as libc::id_t),
     };
     let keep = if peek { libc::WNOWAIT } else { 0 };
+    wait_with(kind, id, libc::WNOHANG | keep)
+}
+
+fn wait_with(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> Result<Option<Ended>, Errno> {
     // SAFETY: a `siginfo_t` of zeroes is a valid value.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: `info` is a `siginfo_t` that lives across the call.
-    let result =
-        unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::WNOHANG | keep) };
+    let result = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | flags) };
     Errno::result(result)?;
     // SAFETY: after a successful waitid(2) the SIGCHLD members are set; they are zero when
     // no child has ended.

@@ -247,8 +247,8 @@ fn many_at_once(arena: &Arena) {
     Arc::into_inner(live).unwrap().delete();
 }
 
-/// Red if the reaper of orphans gets hold of an exec that is born but not known yet: its exit
-/// status would be lost. Seen red without `process::Forming`.
+/// Red if the reaper of orphans gets hold of an exec, or one that is killed at any moment of its
+/// making hangs or stays.
 fn none_is_taken_for_an_orphan(arena: &Arena) {
     let live = arena.sleeper().start();
     let over = AtomicBool::new(false);

@@ -8,7 +8,11 @@ use std::process::Command;
 
 use super::support::{Arena, Case, census, payload, sys, tests};
 
-tests!(the_engine_as_on_linux_5_10, each_call_that_nothing_replaces,);
+tests!(
+    the_engine_as_on_linux_5_10,
+    each_call_that_nothing_replaces,
+    the_proc_of_a_shared_pid_namespace_before_6_18,
+);
 
 /// System calls that came after Linux 5.10, in the order of their coming (syscalls(2)). Those
 /// without a name in libc stand as numbers, which are the same on all architectures.
@@ -54,6 +58,8 @@ const NEW_FLAGS: &[(i64, u32, u32)] = &[
     (libc::SYS_close_range, 2, 4),
     // MFD_NOEXEC_SEAL and MFD_EXEC, 6.3.
     (libc::SYS_memfd_create, 1, 8 | 16),
+    // A descriptor for fsconfig(2): the option pidns of procfs, 6.18.
+    (libc::SYS_fsconfig, 4, u32::MAX),
 ];
 
 /// Tests of what Linux 5.10 cannot do at all (that it is refused in plain words is under test in
@@ -110,7 +116,7 @@ fn each_call_that_nothing_replaces(arena: &Arena) {
         (libc::SYS_faccessat2, "faccessat2"),
         (libc::SYS_pivot_root, "pivot_root"),
     ] {
-        let answer = without(&case, call);
+        let answer = without(&case, &call.to_string());
         assert!(answer.starts_with("error Unsupported "), "{name}: {answer}");
         assert!(answer.contains(name), "{name}: {answer}");
         assert_eq!(census::cgroups(&case.id), [""; 0], "{name}");
@@ -118,17 +124,33 @@ fn each_call_that_nothing_replaces(arena: &Arena) {
     }
     // Known by another way: what closes descriptors, and what waits for a process.
     for call in [libc::SYS_close_range, libc::SYS_mount_setattr] {
-        let answer = without(&case, call);
+        let answer = without(&case, &call.to_string());
         assert!(answer.starts_with("ok"), "{call}: {answer}");
     }
 }
 
+/// The option `pidns` of procfs is an argument of fsconfig(2) that all other uses leave at 0. Red if
+/// nothing replaces it, or the proc file system is about the engine's own pids: the program is found
+/// by way of the first process of the namespace, in whose root alone it is.
+fn the_proc_of_a_shared_pid_namespace_before_6_18(arena: &Arena) {
+    let first = arena.sleeper();
+    std::fs::copy(first.file("/bin/busybox"), first.file("/mark")).unwrap();
+    let live = first.start();
+    let mut case = arena.case(&["/proc/1/root/mark", "true"]);
+    case.namespace("pid", Some(&format!("/proc/{}/ns/pid", live.process.pid())));
+    case.save();
+    const AUX: u32 = 4;
+    let answer = without(&case, &format!("{}/{AUX}", libc::SYS_fsconfig));
+    assert!(answer.starts_with("ok"), "{answer}");
+    live.delete();
+}
+
 /// What a create without this system call answers.
-fn without(case: &Case<'_>, call: i64) -> String {
+fn without(case: &Case<'_>, call: &str) -> String {
     let state = case.arena.state();
     let [bundle, state] = [case.bundle(), &state].map(|path| path.to_str().unwrap());
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(payload::args("without", &[&call.to_string(), bundle, state]).iter().skip(1))
+        .args(payload::args("without", &[call, bundle, state]).iter().skip(1))
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");

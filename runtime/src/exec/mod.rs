@@ -146,8 +146,20 @@ fn wait_until_ready(
     launch: &Launch<'_>,
     mut forming: Option<Forming>,
 ) -> Result<Launched> {
-    let plan = launch.plan;
     let mut launched = Launched { devices: None, process, console: None };
+    let result = answer(&mut launched, launch, &mut forming);
+    if result.is_err() && forming.is_some() {
+        launched.process.end_group();
+    }
+    result.map(|()| launched)
+}
+
+fn answer(
+    launched: &mut Launched,
+    launch: &Launch<'_>,
+    forming: &mut Option<Forming>,
+) -> Result<()> {
+    let plan = launch.plan;
     loop {
         let process = &launched.process;
         match process.receive(launch.until)? {
@@ -173,7 +185,7 @@ fn wait_until_ready(
             Message::Report(report, _) if report.kind == kind::BORN && forming.is_some() => {
                 let first = launched.process.succeed(report.detail)?;
                 let process = &launched.process;
-                forming = None;
+                *forming = None;
                 if let Some(cancel) = launch.cancel {
                     cancel.watch(process)?;
                 }
@@ -181,17 +193,21 @@ fn wait_until_ready(
                     write_oom_score(process.pid(), score)?;
                 }
                 process.go_on().map_err(|error| cause(process, plan, error))?;
-                // It has nothing left to do, and what it did is on record.
-                drop(first);
+                first.dismiss();
             }
             Message::Report(report, _) => return Err(step_failure(&plan.program, &report)),
-            Message::Closed => return Err(died(process)),
+            Message::Closed => {
+                if forming.is_some() {
+                    process.end_group();
+                }
+                return Err(died(process));
+            }
         }
     }
     if plan.terminal && launched.console.is_none() {
         return Err(Error::new(ErrorKind::Internal, "container init sent no terminal"));
     }
-    Ok(launched)
+    Ok(())
 }
 
 /// What went wrong while init waited: if that has failed itself, this is why.

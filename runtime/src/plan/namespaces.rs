@@ -211,6 +211,8 @@ impl Namespaces {
             build.push(&Step::TimeOffsets { offsets });
         }
         if self.birth() == Birth::Early {
+            // The engine finds both processes by it when something goes wrong.
+            build.push(&Step::Session {});
             build.push(&Step::Birth { last: 0 });
         }
         Ok(pids)

@@ -175,6 +175,7 @@ pub(super) fn hook(build: &mut Builder, hook: &Hook, late: bool) -> Result<()> {
     let (args, env) = (List::Strings(&args), List::Strings(&env));
     build.push(&Step::Program { file: &file, args, env, uid: u32::MAX });
     if late {
+        build.push(&Step::Session {});
         build.push(&Step::Birth { last: 1 });
     }
     build.push(&Step::Ready {});

@@ -51,11 +51,18 @@ pub(crate) fn serve(bundle: &str, state: &str, terminal: &str) -> io::Result<()>
     }
 }
 
-/// A container from its create to its delete, without the system call of this number; the answer
-/// is the last line of what is written.
+/// A container from its create to its delete, without the system call of this number or, as in
+/// `NUMBER/ARGUMENT`, with that argument at 0 only; the answer is the last line of what is written.
 pub(crate) fn without(call: &str, bundle: &str, state: &str) -> io::Result<()> {
     let (bundle, state) = (PathBuf::from(bundle), PathBuf::from(state));
-    sys::take_away(&[call.parse().map_err(io::Error::other)?], &[])?;
+    let number = |text: &str| text.parse().map_err(io::Error::other);
+    match call.split_once('/') {
+        None => sys::take_away(&[number(call)?], &[])?,
+        Some((call, argument)) => {
+            let argument = argument.parse().map_err(io::Error::other)?;
+            sys::take_away(&[], &[(number(call)?, argument, u32::MAX)])?;
+        }
+    }
     let mut subject = Subject { bundle, state, terminal: false, created: None };
     let answer = subject.create_on(&[]).and_then(|_| {
         let started = subject.start();
