@@ -276,7 +276,10 @@ impl Drop for Process {
             return;
         }
         let _ = self.signal(libc::SIGKILL);
-        poll_readable(self.pidfd.as_fd(), DROP_LIMIT);
+        // Not reaped now it would stay for good, and hide orphans: a wait that fails is tried again.
+        let until = Instant::now() + DROP_LIMIT;
+        let left = || until.saturating_duration_since(Instant::now());
+        while wait_readable(self.pidfd.as_fd(), left()).is_err() && !left().is_zero() {}
         let _ = self.reap();
     }
 }
