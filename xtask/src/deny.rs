@@ -16,9 +16,9 @@ pub(crate) fn run() -> Result<(), Error> {
     for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
         let mut command = Command::new(&tool);
         command.current_dir(workspace()).args(["--manifest-path", manifest, "--workspace"]);
-        command.args(["check", "--hide-inclusion-graph", "--config"]);
-        command.arg(workspace().join("deny.toml"));
-        process::run(command.args(["bans", "licenses", "sources"]))?;
+        command.arg("--config").arg(workspace().join("deny.toml"));
+        command.args(["check", "--hide-inclusion-graph", "bans", "licenses", "sources"]);
+        process::run(&mut command)?;
     }
     println!(
         "deny: bans, licences and sources were checked. Advisories were not: their database is a \
