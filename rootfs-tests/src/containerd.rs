@@ -225,8 +225,10 @@ impl Daemon {
     /// It does not end, or its shims do not.
     pub fn end(mut self) -> Result<()> {
         self.stop()?;
-        let left = self.shims();
-        crate::ensure!(left.is_empty(), "shims outlive their containers: {left:?}");
+        // A shim ends after it has answered the daemon's last call.
+        let left = || self.shims();
+        wait::until("the end of the shims", PATIENCE, || Ok(left().is_empty().then_some(())))
+            .map_err(|_| Error::check(format!("shims outlive their containers: {:?}", left())))?;
         self.sweep()
     }
 
