@@ -222,6 +222,19 @@ impl Session {
         closed.map_err(|error| Error::check(format!("close the connection: {error}")))
     }
 
+    /// Says goodbye and stays until the server has closed the connection, hence has read all.
+    ///
+    /// A socket that is closed with something unread in it is reset, and with the reset the kernel
+    /// drops what the other side has not read yet.
+    ///
+    /// # Errors
+    /// The server does not close it.
+    pub fn leave(mut self) -> Result<()> {
+        let closed = self.0.socket.close(None).and_then(|()| self.0.socket.flush());
+        closed.map_err(|error| Error::check(format!("close the connection: {error}")))?;
+        self.0.rest()
+    }
+
     /// Waits for the end.
     ///
     /// # Errors

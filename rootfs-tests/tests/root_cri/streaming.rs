@@ -86,7 +86,7 @@ pub(crate) fn stream_exec_input(scene: &mut Scene<'_>) -> Result<()> {
         ensure_eq!(said.code, Some(0), "exit code");
         ensure_eq!(String::from_utf8_lossy(&said.stdout).trim(), count, "bytes counted");
     } else {
-        cat.hang_up()?;
+        cat.leave()?;
         wait::until("the end of input", PATIENCE, || {
             let there = pod.cri.exec(&one, &["test", "-e", "/ended"], 20)?.exit_code == 0;
             Ok(there.then_some(()))
