@@ -44,6 +44,8 @@ pub struct Launch {
     pub path: String,
     /// Standard input of `start`.
     pub stdin: Vec<u8>,
+    /// Executes the binary, which is given to it with its arguments; mostly empty.
+    pub wrapper: Vec<String>,
 }
 
 /// A shim that has been started.
@@ -92,6 +94,7 @@ impl Launch {
             ttrpc: dir.join("ttrpc.sock"),
             path: path.to_owned(),
             stdin: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -100,7 +103,11 @@ impl Launch {
     /// # Errors
     /// It cannot be executed or does not end.
     pub fn run(&self, action: &str) -> Result<Output> {
-        let mut run = Run::new(&self.program)
+        let run = match self.wrapper.split_first() {
+            Some((program, args)) => Run::new(program).args(args).arg(&self.program),
+            None => Run::new(&self.program),
+        };
+        let mut run = run
             .args(["-namespace", &self.namespace, "-id", &self.id, "-publish-binary", "/bin/true"])
             .arg("-address")
             .arg(&self.grpc);
@@ -183,7 +190,7 @@ impl Shim {
     ///
     /// # Errors
     /// It does not end.
-    pub fn end(self) -> Result<()> {
+    pub fn end(&self) -> Result<()> {
         let mut task = self.connect()?;
         let pid = task.connect(&self.launch.id)?.shim_pid;
         let process = wait::process(pid)?;

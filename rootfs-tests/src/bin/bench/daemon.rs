@@ -21,7 +21,8 @@ use crate::stats::Bar;
 /// The kubelet's default, in seconds; the measured containers end at once when asked.
 const GRACE: i64 = 30;
 /// Ends by the usual signal, as servers do; a shell that is process 1 has to be told.
-const OBEDIENT: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 2147483647 & wait"];
+const OBEDIENT: [&str; 3] =
+    ["/bin/sh", "-c", "trap 'exit 0' TERM; : > /ready; sleep 2147483647 & wait"];
 const CROWD: usize = 20;
 
 pub(crate) fn ctr(rig: &Rig) -> Result<Vec<Row>> {
@@ -95,6 +96,8 @@ fn pod(name: &str, logs: &Path, host: bool) -> Result<PodSandboxConfig> {
     fs::create_dir(&logs).during(|| format!("mkdir {}", logs.display()))?;
     let mut config = PodSandboxConfig::simple(name, "/", &logs);
     if host {
+        // The host's name goes with its network.
+        config.hostname = String::new();
         let options = NamespaceOption { network: NamespaceMode::Node.into(), ..own_pids() };
         let linux = config.linux.get_or_insert_with(LinuxPodSandboxConfig::default);
         let context = linux.security_context.get_or_insert_with(Default::default);
@@ -114,7 +117,7 @@ fn one_pod(cri: &Cri, config: &PodSandboxConfig, which: Which) -> Result<Laps> {
     let id = lap(&mut laps, "CreateContainer", || cri.create(&pod, &container, config))?;
     lap(&mut laps, "StartContainer", || cri.start(&id))?;
     // The shell must have set its trap.
-    cri.exec(&id, &["/bin/sh", "-c", "until [ -d /proc/2 ]; do :; done"], 10)?;
+    cri.exec(&id, &["/bin/sh", "-c", "until [ -e /ready ]; do :; done"], 10)?;
     lap(&mut laps, "StopContainer", || cri.stop(&id, GRACE))?;
     lap(&mut laps, "RemoveContainer", || cri.remove(&id))?;
     lap(&mut laps, "StopPodSandbox", || cri.stop_pod(&pod))?;

@@ -31,7 +31,7 @@ fn versions(rig: &Rig) -> Result<String> {
     Ok([
         first_line(&rig.packages.containerd(), "--version")?,
         first_line(&rig.packages.runc(), "--version")?,
-        first_line(&rig.packages.crun(), "--version")?,
+        first_line(&rig.crun, "--version")?,
         rust.to_owned(),
         format!("boathook {}", env!("CARGO_PKG_VERSION")),
     ]

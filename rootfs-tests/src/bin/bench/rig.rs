@@ -67,6 +67,8 @@ const RUST_SHIM: &str = "BOATHOOK_RUST_SHIM";
 /// The measuring bench.
 pub(crate) struct Rig {
     pub(crate) packages: Packages,
+    /// The newest.
+    pub(crate) crun: PathBuf,
     pub(crate) rounds: usize,
     /// The shim in Rust, where it could be built.
     pub(crate) rust_shim: Option<PathBuf>,
@@ -102,7 +104,8 @@ impl Rig {
         image::unpack(&packages.busybox(), &lower)?;
         let events = Sink::listen(&dir.path().join("ttrpc.sock"))?;
         let rust_shim = std::env::var_os(RUST_SHIM).map(PathBuf::from);
-        Ok(Self { packages, rounds, rust_shim, dir, _events: events, next: Cell::new(0) })
+        let crun = Packages::get(Release::Sid)?.crun();
+        Ok(Self { packages, crun, rounds, rust_shim, dir, _events: events, next: Cell::new(0) })
     }
 
     /// A bundle in the shape that containerd makes: an empty `rootfs`, and an
@@ -136,7 +139,7 @@ impl Rig {
         let mut create = create_request(&id, &bundle.dir);
         create.rootfs.push(overlay(&self.dir.path().join("image"), &layers));
         if which == Which::Crun {
-            create.options = Some(runc_options(&self.packages.crun())?).into();
+            create.options = Some(runc_options(&self.crun, &self.dir.path().join("crun"))?).into();
         }
         Ok(Container { id, create, dir, bundle: bundle.dir })
     }
@@ -144,27 +147,24 @@ impl Rig {
     /// How `which` is started for this container's bundle.
     pub(crate) fn launch(&self, which: Which, container: &Container) -> Result<Launch> {
         match which {
-            Which::Stock | Which::Crun => {
-                Ok(Launch::stock(&self.packages, &container.id, &container.bundle, self.dir.path()))
-            }
+            Which::Stock => Ok(self.stock(container)),
+            Which::Crun => Ok(Launch { wrapper: without_controllers(), ..self.stock(container) }),
             Which::Rust => {
-                let mut launch = Launch::stock(
-                    &self.packages,
-                    &container.id,
-                    &container.bundle,
-                    self.dir.path(),
-                );
-                launch.program = self.rust_shim.clone().ok_or_else(no_rust_shim)?;
-                Ok(launch)
+                let program = self.rust_shim.clone().ok_or_else(no_rust_shim)?;
+                Ok(Launch { program, ..self.stock(container) })
             }
             Which::Ours => Launch::boathook(&container.id, &container.bundle, self.dir.path()),
         }
     }
 
+    fn stock(&self, container: &Container) -> Launch {
+        Launch::stock(&self.packages, &container.id, &container.bundle, self.dir.path())
+    }
+
     /// A name that nothing else on the machine has.
     pub(crate) fn name(&self, word: &str) -> String {
         let number = self.next.replace(self.next.get() + 1);
-        format!("boathook-bench-{word}-{number}")
+        format!("boathook-bench-{}-{word}-{number}", std::process::id())
     }
 
     /// Where the measured containers' files are.
@@ -205,9 +205,23 @@ fn overlay(lower: &Path, [upper, work]: &[PathBuf; 2]) -> Mount {
     }
 }
 
-/// The stock shim's options that name another runtime.
-fn runc_options(program: &Path) -> Result<Any> {
-    let options = Options { binary_name: program.display().to_string(), ..Options::new() };
+/// crun refuses hosts that have controllers in both hierarchies. Where this is one, the shim that
+/// executes crun lives in a mount namespace that does not show the second.
+fn without_controllers() -> Vec<String> {
+    const SECOND: &str = "/sys/fs/cgroup/unified";
+    let controllers = fs::read_to_string(format!("{SECOND}/cgroup.controllers"));
+    if controllers.unwrap_or_default().trim().is_empty() {
+        return Vec::new();
+    }
+    let script = format!("mount -t tmpfs none {SECOND} && exec \"$@\"");
+    let words = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", &script, "sh"];
+    words.map(str::to_owned).to_vec()
+}
+
+/// The stock shim's options that name another runtime and where it keeps its records.
+fn runc_options(program: &Path, root: &Path) -> Result<Any> {
+    let (binary_name, root) = (program.display().to_string(), root.display().to_string());
+    let options = Options { binary_name, root, ..Options::new() };
     let value = options
         .write_to_bytes()
         .map_err(|e| Error::Format { what: "runtime options".into(), why: e.to_string() })?;

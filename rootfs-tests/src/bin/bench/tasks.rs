@@ -155,19 +155,19 @@ pub(crate) fn begin_sleep(served: &mut Served, container: &Container) -> Result<
     served.task.start(&container.id, "").map(drop)
 }
 
-/// Ends what [`sleeper`] began.
+/// Ends what [`sleeper`] began. The shim's `delete` works in the container's directory.
 pub(crate) fn end_sleeper((mut served, container): (Served, Container)) -> Result<()> {
-    end_sleep(&mut served, container)?;
-    served.shim.end()
+    stop_sleep(&mut served, &container)?;
+    served.shim.end()?;
+    container.remove()
 }
 
-/// Ends what [`begin_sleep`] began.
-pub(crate) fn end_sleep(served: &mut Served, container: Container) -> Result<()> {
+/// Ends what [`begin_sleep`] began, but for its directory.
+pub(crate) fn stop_sleep(served: &mut Served, container: &Container) -> Result<()> {
     const SIGKILL: u32 = 9;
     let id = container.id.as_str();
     let pending = served.task.wait(id, "")?;
     served.task.kill(id, "", SIGKILL, false)?;
     served.task.ended(&pending)?;
-    served.task.delete(id, "")?;
-    container.remove()
+    served.task.delete(id, "").map(drop)
 }
