@@ -13,7 +13,11 @@ use crate::rig::Rig;
 /// Writes the document anew.
 pub(crate) fn write(rig: &Rig, rows: &[Row], load_before: &str) -> Result<()> {
     let path = workspace::root().join("docs/benchmarks.md");
-    let text = text(rows, &Machine::look().to_string(), &versions(rig)?, rig.rounds, load_before);
+    let mut text =
+        text(rows, &Machine::look().to_string(), &versions(rig)?, rig.rounds, load_before);
+    for why in rig.all_left_out() {
+        text += &format!("\nLeft out: {why}.\n");
+    }
     fs::write(&path, text).during(|| format!("write {}", path.display()))?;
     println!("written: docs/benchmarks.md");
     Ok(())
@@ -74,8 +78,9 @@ fn text(rows: &[Row], machine: &str, versions: &str, rounds: usize, load: &str) 
          - **20 pods at once**: on the host's network, from the first call to the answer of the last `StartContainer`.\n\
          - **beside N containers**: the first measurement again, on a host where N containers of boathook sleep, in pods of ten, and where 1000 \
          mounts have been added; held against the same on the empty host.\n\
-         - **idle**: `smaps_rollup` and `status` of a shim whose containers sleep, after 10 execs and 100 other calls each; the second of three \
-         shims of its kind, because they share pages.\n",
+         - **idle**: `smaps_rollup` and `status` of a shim whose containers sleep, after 10 execs and 100 other calls each, when nobody has \
+         called for five seconds; the second of three shims of its kind, because they share pages. **right after calls**: the same, before \
+         those five seconds.\n",
         table = report::markdown(rows),
     )
 }

@@ -61,6 +61,9 @@ fn bench(options: &Options) -> Result<()> {
         rows.extend(measured);
     }
     println!("\n{}", report::text(&rows));
+    for why in rig.all_left_out() {
+        println!("left out: {why}");
+    }
     let missed = rows.iter().filter(|row| row.missed()).count();
     if missed > 0 {
         println!("{missed} of the figures miss their bars.");

@@ -1,7 +1,7 @@
 //! What all scenarios share: the packages, a directory, an unpacked image, an
 //! end for events, and containers to create.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +76,7 @@ pub(crate) struct Rig {
     /// Shims wait for whoever takes their events, so somebody does.
     _events: Sink,
     next: Cell<usize>,
+    left_out: RefCell<Vec<String>>,
 }
 
 /// A container that is ready to be created.
@@ -105,7 +106,16 @@ impl Rig {
         let events = Sink::listen(&dir.path().join("ttrpc.sock"))?;
         let rust_shim = std::env::var_os(RUST_SHIM).map(PathBuf::from);
         let crun = Packages::get(Release::Sid)?.crun();
-        Ok(Self { packages, crun, rounds, rust_shim, dir, _events: events, next: Cell::new(0) })
+        Ok(Self {
+            packages,
+            crun,
+            rounds,
+            rust_shim,
+            dir,
+            _events: events,
+            next: Cell::new(0),
+            left_out: RefCell::default(),
+        })
     }
 
     /// A bundle in the shape that containerd makes: an empty `rootfs`, and an
@@ -155,6 +165,16 @@ impl Rig {
             }
             Which::Ours => Launch::boathook(&container.id, &container.bundle, self.dir.path()),
         }
+    }
+
+    /// Notes that something else than boathook could not be measured, and why.
+    pub(crate) fn left_out(&self, error: &Error) {
+        self.left_out.borrow_mut().push(error.to_string());
+    }
+
+    /// What [`Rig::left_out`] has noted.
+    pub(crate) fn all_left_out(&self) -> Vec<String> {
+        self.left_out.borrow().clone()
     }
 
     fn stock(&self, container: &Container) -> Launch {

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rootfs_tests::Result;
+use rootfs_tests::{Error, Result};
 
 use crate::report::Row;
 use crate::rig::Which;
@@ -68,7 +68,8 @@ pub(crate) fn measure(
         let turn = round % 2;
         for which in [order[turn], order[1 - turn]] {
             what.spacing.pause();
-            let laps = once(which)?;
+            let failed = |e| Error::check(format!("{} with {}: {e}", what.name, which.title()));
+            let laps = once(which).map_err(failed)?;
             if round >= Spacing::WARM_UP {
                 let side = if which == Which::Ours { &mut ours } else { &mut theirs };
                 side.add(&laps);
