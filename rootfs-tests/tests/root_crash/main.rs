@@ -8,6 +8,7 @@
 mod execs;
 mod faults;
 mod gate;
+mod kill_call;
 mod killed;
 mod pods;
 mod restarts;
@@ -20,6 +21,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     stage::main(
         &[killed::ALONE, timeouts::ALONE, execs::ALONE, faults::ALONE].concat(),
-        &[restarts::PLAYED, pods::PLAYED].concat(),
+        &[restarts::PLAYED, kill_call::PLAYED, pods::PLAYED].concat(),
     )
 }

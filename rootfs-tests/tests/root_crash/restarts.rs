@@ -27,7 +27,7 @@ pub(crate) const PLAYED: &[Played] = &[
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Victim {
+pub(crate) enum Victim {
     Shim,
     Daemon,
     Both,
@@ -35,18 +35,32 @@ enum Victim {
 
 impl Victim {
     fn kill(self, scene: &mut Scene<'_>) -> Result<()> {
+        self.kill_and(scene, |shims| {
+            if self == Self::Daemon {
+                return Ok(());
+            }
+            ensure!(!shims.is_empty(), "no shim to kill");
+            for shim in shims {
+                host::signal(*shim, Signal::KILL)?;
+                wait::gone(*shim, PATIENCE)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Kills the daemon where it is meant, has `meanwhile` deal with the shims, and starts the
+    /// daemon again.
+    pub(crate) fn kill_and(
+        self,
+        scene: &mut Scene<'_>,
+        meanwhile: impl FnOnce(&[u32]) -> Result<()>,
+    ) -> Result<()> {
         let shims = scene.daemon.shims();
         // The daemon first: it must not clean up before it is gone.
         if self != Self::Shim {
             scene.daemon.kill()?;
         }
-        if self != Self::Daemon {
-            ensure!(!shims.is_empty(), "no shim to kill");
-            for shim in shims {
-                host::signal(shim, Signal::KILL)?;
-                wait::gone(shim, PATIENCE)?;
-            }
-        }
+        meanwhile(&shims)?;
         if self != Self::Shim {
             scene.daemon.up()?;
         }
@@ -129,14 +143,14 @@ fn run(scene: &Scene<'_>, config: &Config, id: &str) -> Result<Stream> {
 }
 
 /// What a client says whose daemon or shim is killed is not for the reader of the tests.
-fn quietly(mut command: Command) -> Result<Stream> {
+pub(crate) fn quietly(mut command: Command) -> Result<Stream> {
     command.stderr(Stdio::null());
     Stream::start(command)
 }
 
 /// Takes the container away, in whatever state it is; what the daemon still has to do about its
 /// crash may come first.
-fn forget(scene: &Scene<'_>, id: &str) -> Result<()> {
+pub(crate) fn forget(scene: &Scene<'_>, id: &str) -> Result<()> {
     let mut said = String::new();
     wait::until(&format!("the end of container {id}"), PATIENCE, || {
         let task = scene.ctr.output(&["task", "delete", "--force", id])?;
