@@ -17,6 +17,8 @@ use crate::{Error, ErrorKind, Result, sys};
 
 /// Most ranges that the kernel takes (user_namespaces(7), since Linux 4.15).
 const RANGES_MAX: usize = 340;
+/// The kernel takes less than a page of text, in one write (kernel/user_namespace.c, `map_write`).
+const TEXT_END: usize = 4096;
 
 /// Checked mappings of users and of groups, neither empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,10 +68,7 @@ impl IdMappings {
     /// When the kernel refuses them, which it does once a namespace has some.
     pub(crate) fn write(&self, pid: i32) -> Result<()> {
         for (file, map) in [("uid_map", &self.users), ("gid_map", &self.groups)] {
-            let lines: String = map
-                .iter()
-                .map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size()))
-                .collect();
+            let lines = lines(map);
             std::fs::write(format!("/proc/{pid}/{file}"), &lines)
                 .map_err(|e| Error::sys(format!("write {lines:?} to {file}"), e))?;
         }
@@ -110,11 +109,28 @@ fn no_namespace(errno: Errno) -> Error {
     }
 }
 
-/// What the kernel would refuse without saying why: too many ranges, empty ones,
-/// some that leave the 32 bits or overlap on either side.
+/// Ranges as `/proc/PID/uid_map` has them.
+pub(crate) fn lines(ranges: &[LinuxIdMapping]) -> String {
+    let line =
+        |it: &LinuxIdMapping| format!("{} {} {}\n", it.container_id(), it.host_id(), it.size());
+    ranges.iter().map(line).collect()
+}
+
+/// What the kernel would refuse without saying why: too many ranges, more text
+/// than it reads, empty ranges, some that leave the 32 bits or overlap on either
+/// side.
 pub(crate) fn check(field: &str, ranges: &[LinuxIdMapping]) -> Result<()> {
     if ranges.len() > RANGES_MAX {
         let problem = format!("{} ranges are more than {RANGES_MAX}", ranges.len());
+        return Err(Error::field(field, problem));
+    }
+    let length = lines(ranges).len();
+    if length >= TEXT_END {
+        let problem = format!(
+            "{} ranges are {length} bytes of text; at most {} fit",
+            ranges.len(),
+            TEXT_END - 1
+        );
         return Err(Error::field(field, problem));
     }
     for (index, range) in ranges.iter().enumerate() {
@@ -189,6 +205,9 @@ mod tests {
         assert!(refusal(&[], &good).starts_with("m.uidMappings: missing"));
         let many: Vec<_> = (0..341).map(|n| (n, n + 1000, 1)).collect();
         assert!(refusal(&many, &good).starts_with("m.uidMappings: 341 ranges"));
+        let wide: Vec<_> = (0..300).map(|n| (n, n + 4_000_000_000, 1)).collect();
+        let text = refusal(&good, &wide);
+        assert_eq!(text, "m.gidMappings: 300 ranges are 4990 bytes of text; at most 4095 fit");
     }
 
     #[test]

@@ -86,7 +86,8 @@ impl Cgroup {
         }
         v1::prepare(self, plan.writes())?;
         v2::prepare(self, plan)?;
-        apply::apply(self, plan.writes())
+        apply::apply(self, plan.writes())?;
+        v2::hand_over(self, plan)
     }
 
     /// Takes back what [`Self::fill`] made; nothing is in it yet.

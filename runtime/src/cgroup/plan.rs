@@ -29,6 +29,7 @@ pub struct CgroupPlan {
     writes: Vec<Write>,
     device_rules: Vec<DeviceRule>,
     device_program: Option<DeviceProgram>,
+    owner: Option<u32>,
 }
 
 impl CgroupPlan {
@@ -64,7 +65,20 @@ impl CgroupPlan {
         let Enforcement { table, program } = Enforcement::choose(&device_rules, layout, None)?;
         writes.extend(table.iter().flat_map(Table::writes));
         check_controllers(&writes, layout)?;
-        Ok(Self { driver, location, writes, device_rules, device_program: program })
+        Ok(Self { driver, location, writes, device_rules, device_program: program, owner: None })
+    }
+
+    /// Has the v2 directory handed over to this user of the host: the container makes cgroups
+    /// below it by itself.
+    #[must_use]
+    pub fn owned_by(mut self, uid: u32) -> Self {
+        self.owner = Some(uid);
+        self
+    }
+
+    /// Who gets the v2 directory; nobody gets v1's.
+    pub fn owner(&self) -> Option<u32> {
+        self.owner
     }
 
     /// Where the cgroup goes.

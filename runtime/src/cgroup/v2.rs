@@ -1,5 +1,6 @@
-//! What only v2 needs between mkdir and the limits: controllers switched on
-//! along the path, and the device program.
+//! What only v2 needs: controllers switched on along the path and the device
+//! program, between mkdir and the limits; the owner of what the container may
+//! write to, after them.
 
 use nix::errno::Errno;
 
@@ -10,6 +11,7 @@ use super::group::{At, Cgroup};
 use super::layout::Mode;
 use super::plan::CgroupPlan;
 use crate::error::{Error, ErrorKind, Result};
+use rustix::fs::{AtFlags, Uid, chownat};
 
 /// Switches on what the leaf shall have and attaches the device program.
 pub(super) fn prepare(group: &Cgroup, plan: &CgroupPlan) -> Result<()> {
@@ -31,6 +33,32 @@ pub(super) fn prepare(group: &Cgroup, plan: &CgroupPlan) -> Result<()> {
     }
     let program = plan.device_program().map(Loaded::new).transpose()?;
     devices::install(at, program.as_ref(), member.made_leaf())
+}
+
+/// What the owner of a cgroup may be given (cgroups(7), "Cgroups v2 delegation"), one name a
+/// line; since Linux 4.15.
+const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
+/// The list of kernels without that file.
+const DELEGATED: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
+
+/// Hands the directory, and the files in it that the kernel names, to the user of the plan
+/// (config-linux.md, "Cgroup ownership"). The limits stay root's.
+pub(super) fn hand_over(group: &Cgroup, plan: &CgroupPlan) -> Result<()> {
+    let (Some(uid), Some(at)) = (plan.owner(), group.v2()) else { return Ok(()) };
+    let names = std::fs::read_to_string(DELEGATE);
+    let names = names.as_deref().unwrap_or(DELEGATED);
+    let owner = Some(Uid::from_raw(uid));
+    let directory = std::iter::once(at.path.to_owned());
+    for path in directory.chain(names.lines().map(|name| at.file(name))) {
+        match chownat(at.root, &path, owner, None, AtFlags::SYMLINK_NOFOLLOW) {
+            // memory.oom.group, for one, is there with its controller only.
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(errno) => {
+                return Err(Error::sys(format!("giving cgroup file {path} to user {uid}"), errno));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A cgroup that hands controllers on cannot have processes of its own; one

@@ -3,9 +3,12 @@
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
+use boathook_fs::flags::{self, MountOptions};
 use boathook_init::{Slot, Step};
+use oci_spec::runtime::{Mount, Spec};
 
 use super::mounts::Entry;
+use super::namespaces::Namespaces;
 use super::program::{Builder, HostFd};
 use super::text;
 use crate::Result;
@@ -41,6 +44,26 @@ pub(super) fn steps(
         build.push(&Step::SetAttr { tree: base, set, clear: 0, propagation: 0, recursive: 0 });
     }
     Ok(base)
+}
+
+/// Who is to own the cgroup (config-linux.md, "Cgroup ownership"): on a v2 host the user that the
+/// process is on the host, if the container sees the cgroup as its root and may write to it.
+pub(super) fn owner(spec: &Spec, namespaces: &Namespaces, layout: &Layout) -> Option<u32> {
+    if layout.mode != Mode::V2 || !namespaces.new_cgroup() {
+        return None;
+    }
+    spec.mounts().iter().flatten().find(|mount| writable(mount))?;
+    namespaces.host_uid(spec.process().as_ref()?.user().uid())
+}
+
+fn writable(mount: &Mount) -> bool {
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    // What is wrong with the options is told where the mount is planned.
+    let options = flags::parse(mount.options().as_deref().unwrap_or_default());
+    let writable = |it: MountOptions| {
+        it.bind.is_none() && (it.attr_set | it.rec_set) & libc::MOUNT_ATTR_RDONLY == 0
+    };
+    matches!(kind, "cgroup" | "cgroup2") && options.is_ok_and(writable)
 }
 
 fn below(entry: &Entry<'_>, name: &Path) -> Result<CString> {

@@ -110,7 +110,10 @@ impl Plan {
         let namespaces = Namespaces::of(linux)?;
         namespaces.check_process(process)?;
         let born = namespaces.birth();
-        let cgroup = cgroup_plan(spec, context)?;
+        let mut cgroup = cgroup_plan(spec, context)?;
+        if let Some(uid) = cgroupfs::owner(spec, &namespaces, context.cgroups) {
+            cgroup = cgroup.owned_by(uid);
+        }
         let rdt = linux.intel_rdt().as_ref();
         let resctrl = rdt.map(|rdt| ResctrlPlan::new(rdt, context.id)).transpose()?;
         let seccomp = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;

@@ -183,6 +183,20 @@ impl Namespaces {
         self.not_host(NEWCGROUP)
     }
 
+    /// Whether the container's cgroup is the root of its view.
+    pub(super) fn new_cgroup(&self) -> bool {
+        self.new & NEWCGROUP != 0
+    }
+
+    /// The user of the host that `uid` inside is; `None` where only the user
+    /// namespace that is joined knows.
+    pub(super) fn host_uid(&self, uid: u32) -> Option<u32> {
+        match &self.maps {
+            Some(maps) => maps.host_uid(uid),
+            None => (!self.has(NEWUSER)).then_some(uid),
+        }
+    }
+
     /// A new network namespace has nothing but a loopback device that is down.
     pub(super) fn loopback(&self) -> bool {
         self.new & NEWNET != 0

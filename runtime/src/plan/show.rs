@@ -64,6 +64,9 @@ fn cgroup_lines(plan: &CgroupPlan) -> Vec<String> {
     };
     let writes = plan.writes().iter().map(|write| format!("{} = {}", write.file, write.value));
     let mut lines: Vec<_> = std::iter::once(place).chain(writes).collect();
+    if let Some(uid) = plan.owner() {
+        lines.push(format!("owner {uid}"));
+    }
     if let Some(program) = plan.device_program() {
         let rules = plan.device_rules();
         lines.push(format!(

@@ -55,8 +55,13 @@ pub(super) fn plan(config: Value) -> Result<Plan> {
 }
 
 pub(super) fn plan_with(config: Value, modules: SecurityModules) -> Result<Plan> {
+    plan_on(HYBRID, config, modules)
+}
+
+/// The plan for a host with these mounts.
+fn plan_on(mounts: &str, config: Value, modules: SecurityModules) -> Result<Plan> {
     let spec: Spec = serde_json::from_value(config).unwrap();
-    let layout = Layout::parse(HYBRID).unwrap();
+    let layout = Layout::parse(mounts).unwrap();
     let context = Context {
         id: "c1",
         bundle: Path::new("/bundle"),
@@ -474,4 +479,40 @@ fn ids_are_file_names() {
         assert!(check_id(bad).is_err(), "{bad:?}");
     }
     assert!(check_id(&"a".repeat(256)).is_err());
+}
+
+/// Red if a container that cannot even see the files owns them, if one that can does not, or if
+/// it is not the user of the host who does.
+#[test]
+fn the_cgroup_goes_to_who_may_write_to_it() {
+    const V2: &str = "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+    let user = json!([{ "type": "mount" }, { "type": "cgroup" }, { "type": "user" }]);
+    let host_user = json!([{ "type": "mount" }, { "type": "cgroup" }]);
+    let shared = json!([{ "type": "mount" }, { "type": "user" }]);
+    let foreign =
+        json!([{ "type": "mount" }, { "type": "cgroup", "path": "/n" }, { "type": "user" }]);
+    let maps = json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]);
+    for (mounts, namespaces, option, uid, owner) in [
+        (V2, &user, "rw", 0, Some(100_000)),
+        (V2, &user, "nosuid", 7, Some(100_007)),
+        (V2, &host_user, "rw", 7, Some(7)),
+        (V2, &user, "ro", 0, None),
+        (V2, &user, "rro", 0, None),
+        (V2, &shared, "rw", 0, None),
+        (V2, &foreign, "rw", 0, None),
+        (HYBRID, &user, "rw", 0, None),
+    ] {
+        let mut config = config();
+        config["mounts"][2]["options"] = json!([option]);
+        config["process"]["user"]["uid"] = json!(uid);
+        config["linux"] = json!({ "namespaces": namespaces });
+        config["hostname"] = json!(null);
+        if namespaces != &host_user {
+            config["linux"]["uidMappings"] = maps.clone();
+            config["linux"]["gidMappings"] = maps.clone();
+        }
+        let plan = plan_on(mounts, config, SecurityModules::default()).unwrap();
+        let found = plan.cgroup.unwrap().owner();
+        assert_eq!(found, owner, "{mounts:?} {namespaces} {option} {uid}");
+    }
 }

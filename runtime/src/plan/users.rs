@@ -1,7 +1,6 @@
 //! Ids of a user namespace: `linux.uidMappings` and `linux.gidMappings`.
 
 use std::ffi::CString;
-use std::fmt::Write as _;
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, Process};
 
@@ -42,6 +41,13 @@ impl IdMaps {
         lines("linux.gidMappings", &self.gids)
     }
 
+    /// What a user inside is outside.
+    pub(super) fn host_uid(&self, uid: u32) -> Option<u32> {
+        let holds = |it: &&LinuxIdMapping| idmap::holds(it.container_id(), it.size(), uid);
+        let range = self.uids.iter().find(holds)?;
+        Some(range.host_id() + (uid - range.container_id()))
+    }
+
     /// An id that is not mapped does not exist inside.
     pub(super) fn check_process(&self, process: &Process) -> Result<()> {
         let user = process.user();
@@ -71,19 +77,7 @@ fn checked(field: &str, ranges: &[LinuxIdMapping]) -> Result<Vec<LinuxIdMapping>
 }
 
 fn lines(field: &str, ranges: &[LinuxIdMapping]) -> Result<CString> {
-    let mut text = String::new();
-    for range in ranges {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{} {} {}", range.container_id(), range.host_id(), range.size());
-    }
-    // The kernel takes less than a page, in one write.
-    if text.len() >= 4096 {
-        return Err(Error::field(
-            field,
-            format!("{} bytes of text are more than 4095", text.len()),
-        ));
-    }
-    text::c_string(field, text)
+    text::c_string(field, idmap::lines(ranges))
 }
 
 #[cfg(test)]
@@ -105,6 +99,9 @@ mod tests {
         assert_eq!(lines("f", &maps).unwrap().as_c_str(), c"0 100000 1000\n1000 5 1\n");
         assert!(has("u", &maps, 1000).is_ok() && has("u", &maps, 0).is_ok());
         assert!(has("u", &maps, 1001).is_err());
+        let maps = IdMaps { uids: maps.clone(), gids: maps };
+        let hosts = [0, 999, 1000, 1001].map(|uid| maps.host_uid(uid));
+        assert_eq!(hosts, [Some(100_000), Some(100_999), Some(5), None]);
     }
 
     #[test]
@@ -125,7 +122,7 @@ mod tests {
         let many: Vec<_> = (0..341).map(|n| (n, n, 1)).collect();
         assert!(checked("f", &ranges(&many)).unwrap_err().to_string().contains("more than 340"));
         let wide: Vec<_> = (0..340).map(|n| (n, 4_000_000_000 + n, 1)).collect();
-        let wide = checked("f", &ranges(&wide)).unwrap();
-        assert!(lines("f", &wide).unwrap_err().to_string().contains("4095"));
+        let text = checked("f", &ranges(&wide)).unwrap_err().to_string();
+        assert_eq!(text, "f: 340 ranges are 5670 bytes of text; at most 4095 fit");
     }
 }

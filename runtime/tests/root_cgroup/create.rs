@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use boathook_runtime::ErrorKind;
 use boathook_runtime::cgroup::{Cgroup, CgroupRecord, Join, Mode};
@@ -248,4 +249,31 @@ fn a_further_process_follows_init_out_of_a_cgroup_that_takes_none() {
         let gone = group.birth_error(nix::errno::Errno::ENODEV);
         assert_eq!(gone.kind(), ErrorKind::NotFound, "{gone}");
     });
+}
+
+/// Red if a file of the delegation stays root's, or a limit becomes the container's.
+#[test]
+fn the_owner_gets_what_the_kernel_delegates() {
+    const UID: u32 = 4711;
+    let arena = Arena::unified();
+    let plan = arena.plan("own", "{}").unwrap().owned_by(UID);
+    let group = Cgroup::create(&arena.hierarchies, &plan).unwrap();
+    let dir = arena.dir("own");
+    let delegated = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap();
+    let mut given = 0;
+    for entry in fs::read_dir(&dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let theirs = delegated.lines().any(|it| it == name);
+        let metadata = entry.metadata().unwrap();
+        let owner = if theirs { UID } else { 0 };
+        assert_eq!((metadata.uid(), metadata.gid()), (owner, 0), "{name}");
+        given += usize::from(theirs);
+    }
+    assert!(given >= 3, "cgroup.procs, cgroup.threads and cgroup.subtree_control: {given}");
+    assert_eq!(fs::metadata(&dir).unwrap().uid(), UID);
+    // What the owner makes there goes with the cgroup.
+    fs::create_dir(dir.join("below")).unwrap();
+    group.delete(deadline()).unwrap();
+    arena.assert_clean();
 }
