@@ -142,6 +142,9 @@ pub(crate) struct LayerLimits {
     /// Segments of a sparse file [default: 65536].
     #[arg(long)]
     pub(crate) max_sparse_segments: Option<u64>,
+    /// Window of zstd, as the logarithm to base 2 of its bytes [default: 25].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(10..=31))]
+    pub(crate) max_zstd_window_log: Option<u32>,
 }
 
 /// What can be done with the configuration file.

@@ -74,6 +74,7 @@ fn limits_of(given: &LayerLimits) -> Limits {
         xattr_bytes: given.max_xattr_bytes.unwrap_or(usual.xattr_bytes),
         xattrs_bytes: given.max_xattrs_bytes.unwrap_or(usual.xattrs_bytes),
         sparse_segments: given.max_sparse_segments.unwrap_or(usual.sparse_segments),
+        zstd_window_log: given.max_zstd_window_log.unwrap_or(usual.zstd_window_log),
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Limits {
     pub xattrs_bytes: u64,
     /// `sparse-segments`: of one file.
     pub sparse_segments: u64,
+    /// `zstd-window-log`: the decompressor keeps two to the power of this many bytes.
+    pub zstd_window_log: u32,
 }
 
 impl Default for Limits {
@@ -44,6 +46,7 @@ impl Default for Limits {
             xattr_bytes: 64 << 10,
             xattrs_bytes: 256 << 10,
             sparse_segments: 65_536,
+            zstd_window_log: 25,
         }
     }
 }

@@ -13,6 +13,7 @@
 //! the layer's root, and what is not published never existed.
 
 mod apply;
+mod decoder;
 mod digest;
 mod limits;
 mod name;
@@ -24,11 +25,12 @@ mod warnings;
 use std::io::Read;
 use std::path::Path;
 
+pub use decoder::Format;
 pub use digest::Digest;
 pub use limits::Limits;
 pub use name::{Meaning, Name};
 pub use staging::Sync;
-pub use stream::{Expected, Format, Found};
+pub use stream::{Expected, Found};
 pub use tar::{Archive, Entry, Error as TarError, Kind, Problem, Segment, Time, Xattr};
 pub use warnings::Warnings;
 

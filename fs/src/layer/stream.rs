@@ -1,52 +1,18 @@
 //! From the blob to the bytes of the archive, counted and hashed on both sides.
 //!
 //! ```text
-//! blob ─ Counted (digest, size) ─ gzip | plain ─ Stream (diff id, limits) ─▶ tar
+//! blob ─ Counted (digest, size) ─ gzip | zstd | plain ─ Stream (diff id, limits) ─▶ tar
 //! ```
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 
-use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
+use super::decoder::{CHUNK, Decoder, Format, broken};
 use super::digest::Digest;
 use super::limits::Limits;
 use super::tar::Problem;
 use crate::{Error, ErrorKind, Result};
-
-/// Bytes that go through the decompressor at once; more brings nothing.
-const CHUNK: usize = 256 << 10;
-
-/// How a blob says it is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Not at all, and nothing is looked at.
-    Plain,
-    /// In a way that its first bytes tell.
-    Compressed,
-    /// Perhaps, as its first bytes tell.
-    Unknown,
-}
-
-impl Format {
-    /// The format of a media type; `None` for one that is no layer.
-    ///
-    /// As in containerd the type tells whether a blob is compressed, and its
-    /// first bytes how; Docker's uncompressed type may be either.
-    pub fn of_media_type(media_type: &str) -> Option<Self> {
-        match media_type {
-            "application/vnd.oci.image.layer.v1.tar"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar" => Some(Self::Plain),
-            "application/vnd.oci.image.layer.v1.tar+gzip"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(Self::Compressed),
-            "application/vnd.docker.image.rootfs.diff.tar"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar" => Some(Self::Unknown),
-            _ => None,
-        }
-    }
-}
 
 /// What the blob is known to be; what is `None` is not checked.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,88 +38,6 @@ pub struct Found {
     pub diff_size: u64,
 }
 
-/// Hashes and counts what is read, and stops at the size that is expected.
-struct Counted<R> {
-    inner: R,
-    hash: Sha256,
-    bytes: u64,
-    most: Option<u64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.hash.update(buffer.get(..count).unwrap_or_default());
-        self.bytes += count as u64;
-        match self.most {
-            Some(most) if self.bytes > most => {
-                Err(broken(Problem::new(format!("the blob is longer than its {most} bytes"))))
-            }
-            _ => Ok(count),
-        }
-    }
-}
-
-enum Decoder<R> {
-    Plain(BufReader<Counted<R>>),
-    Gzip(Box<MultiGzDecoder<BufReader<Counted<R>>>>),
-}
-
-impl<R: Read> Decoder<R> {
-    fn new(blob: R, format: Format, most: Option<u64>) -> Result<Self> {
-        let counted = Counted { inner: blob, hash: Sha256::new(), bytes: 0, most };
-        let mut input = BufReader::with_capacity(CHUNK, counted);
-        let start = first_bytes(&mut input)?;
-        match (format, start) {
-            (Format::Plain, _) => Ok(Self::Plain(input)),
-            (_, [0x1f, 0x8b, ..]) => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(input)))),
-            (_, [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18]) => {
-                Err(Error::unsupported("the blob is compressed with zstd"))
-            }
-            (Format::Unknown, _) => Ok(Self::Plain(input)),
-            (Format::Compressed, _) => {
-                Err(Error::invalid("the blob is said to be compressed and is not"))
-            }
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(input) => input.read(buffer),
-            Self::Gzip(decoder) => decoder.read(buffer),
-        }
-    }
-
-    fn blob(&self) -> &Counted<R> {
-        match self {
-            Self::Plain(input) => input.get_ref(),
-            Self::Gzip(decoder) => decoder.get_ref().get_ref(),
-        }
-    }
-
-    /// The blob, of which nothing may be left.
-    fn end(self) -> Result<Counted<R>> {
-        let mut input = match self {
-            Self::Plain(input) => input,
-            Self::Gzip(decoder) => decoder.into_inner(),
-        };
-        if !input.fill_buf().map_err(read_error)?.is_empty() {
-            return Err(Error::invalid("the blob has bytes behind its compressed data"));
-        }
-        Ok(input.into_inner())
-    }
-}
-
-/// The first four bytes, or fewer of a shorter blob, without taking them.
-fn first_bytes<R: Read>(input: &mut BufReader<R>) -> Result<[u8; 4]> {
-    let buffer = input.fill_buf().map_err(read_error)?;
-    let mut start = [0; 4];
-    for (to, from) in start.iter_mut().zip(buffer) {
-        *to = *from;
-    }
-    Ok(start)
-}
-
 /// The decompressed bytes of a blob.
 pub(super) struct Stream<'l, R> {
     decoder: Decoder<R>,
@@ -174,7 +58,7 @@ impl<'l, R: Read> Stream<'l, R> {
         limits: &'l Limits,
     ) -> Result<Self> {
         Ok(Self {
-            decoder: Decoder::new(blob, format, expected.size)?,
+            decoder: Decoder::new(blob, format, expected.size, limits)?,
             buffer: vec![0; CHUNK].into_boxed_slice(),
             at: 0,
             len: 0,
@@ -257,10 +141,6 @@ fn differs<T: PartialEq + std::fmt::Display>(
         }
         _ => Ok(()),
     }
-}
-
-fn broken(problem: Problem) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
 /// An error of reading: of the data when a decoder says so, else of the source.
