@@ -11,10 +11,13 @@ use containerd_shim_protos::types::mount::Mount;
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use rootfs_tests::bundle::Bundle;
+use rootfs_tests::command::Run;
 use rootfs_tests::error::{Context, Error, Result};
-use rootfs_tests::image;
 use rootfs_tests::packages::{Packages, Release};
 use rootfs_tests::shimrpc::{Launch, Shim, Sink, Task, create_request};
+use rootfs_tests::wait::{self, PATIENCE};
+use rootfs_tests::{host, image};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -63,6 +66,9 @@ impl Which {
 
 /// Names the shim in Rust, which `cargo xtask bench` builds.
 const RUST_SHIM: &str = "BOATHOOK_RUST_SHIM";
+
+/// Where runc keeps the records of that shim's containers in the namespace of these tests.
+const RUST_RECORDS: &str = "/run/containerd/runc/boathook-tests";
 
 /// The measuring bench.
 pub(crate) struct Rig {
@@ -167,9 +173,34 @@ impl Rig {
         }
     }
 
-    /// Notes that something else than boathook could not be measured, and why.
-    pub(crate) fn left_out(&self, error: &Error) {
+    /// Notes that the Rust shim could not be measured, and why, and removes what it leaves when it
+    /// hangs: itself, its containers with their cgroups, mounts and records, its sockets.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub(crate) fn left_out(&self, error: &Error) -> Result<()> {
         self.left_out.borrow_mut().push(error.to_string());
+        let program = self.rust_shim.as_deref().unwrap_or(Path::new("")).display().to_string();
+        let dir = self.dir.path().display().to_string();
+        let its = |line: &str| line.starts_with(&program) && line.contains(&dir);
+        for pid in host::processes(its) {
+            let line = host::command_line(pid);
+            host::signal(pid, Signal::KILL)?;
+            wait::gone(pid, PATIENCE)?;
+            let socket = line.split_whitespace().find_map(|word| word.strip_prefix("unix://"));
+            if let Some(socket) = socket {
+                let _ = fs::remove_file(socket);
+            }
+        }
+        let records = Path::new(RUST_RECORDS);
+        for entry in fs::read_dir(records).into_iter().flatten().flatten() {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            if id.starts_with(&format!("boathook-bench-{}-rust-", std::process::id())) {
+                let runc = Run::new(self.packages.runc()).arg("--root").arg(records);
+                runc.args(["delete", "--force", &id]).ok()?;
+            }
+        }
+        host::unmount_below(self.dir.path())
     }
 
     /// What [`Rig::left_out`] has noted.

@@ -47,7 +47,7 @@ pub(crate) fn task(rig: &Rig) -> Result<Vec<Row>> {
         match beside(rig, other) {
             Ok(measured) => rows.extend(measured),
             // Its faults are not ours: it has been seen to lose exits.
-            Err(error) if other == Which::Rust => rig.left_out(&error),
+            Err(error) if other == Which::Rust => rig.left_out(&error)?,
             Err(error) => return Err(error),
         }
     }
