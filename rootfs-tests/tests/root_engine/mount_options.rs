@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
 
 use boathook_runtime::ErrorKind;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
 use serde_json::json;
 
 use super::support::hostmount::HostMount;
@@ -183,6 +185,7 @@ fn tmpcopyup_starts_with_what_was_there(arena: &Arena) {
     for (name, mode) in [("sub/deep/file", 0o4751), ("sub/deep", 0o2750), ("", 0o1770)] {
         fs::set_permissions(dir.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
+    let capability = attribute_everything(&dir);
     let want = fs::metadata(dir.join("sub/deep/file")).unwrap();
     case.mount("/full", "tmpfs", "tmpfs", &["tmpcopyup", "size=16m"]);
     case.mount("/made", "tmpfs", "tmpfs", &["tmpcopyup"]);
@@ -192,6 +195,11 @@ fn tmpcopyup_starts_with_what_was_there(arena: &Arena) {
     let got = fs::metadata(inside("sub/deep/file")).unwrap();
     assert_eq!((got.mode(), got.uid(), got.gid()), (0o104_751, 7, 8));
     assert_eq!((got.mtime(), got.mtime_nsec()), (want.mtime(), want.mtime_nsec()));
+    assert_eq!(xattr(&inside("sub/deep/file"), "security.capability"), capability);
+    assert_eq!(xattr(&inside("sub/deep/file"), "trusted.empty"), b"");
+    assert_eq!(xattr(&inside("sub/deep/file"), "trusted.long").len(), 3000);
+    assert_eq!(xattr(&inside("sub/deep"), "trusted.where"), b"directory");
+    assert_eq!(xattr(&inside(""), "trusted.where"), b"top");
     assert_eq!(fs::metadata(inside("sub/deep")).unwrap().mode(), 0o042_750);
     let top = fs::metadata(inside("")).unwrap();
     assert_eq!((top.mode(), top.uid(), top.gid()), (0o041_770, 9, 10));
@@ -217,6 +225,31 @@ fn tmpcopyup_beyond_its_size_is_told(arena: &Arena) {
     let error = case.refused();
     let text = error.to_string();
     assert!(text.contains("tmpcopyup of \"/full\"") && text.contains("o space left"), "{text}");
+}
+
+/// Gives the tree of the test extended attributes; returns the capabilities of its program.
+fn attribute_everything(dir: &Path) -> Vec<u8> {
+    // VFS_CAP_REVISION_2 of linux/capability.h: CAP_NET_BIND_SERVICE, effective and permitted.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (name, attribute, value) in [
+        ("sub/deep/file", "security.capability", &capability[..]),
+        ("sub/deep/file", "trusted.empty", b""),
+        ("sub/deep/file", "trusted.long", &[7; 3000]),
+        ("sub/deep", "trusted.where", b"directory"),
+        ("", "trusted.where", b"top"),
+    ] {
+        setxattr(dir.join(name), attribute, value, XattrFlags::empty())
+            .unwrap_or_else(|error| panic!("{attribute} of {name:?}: {error}"));
+    }
+    capability.to_vec()
+}
+
+fn xattr(path: &Path, name: &str) -> Vec<u8> {
+    let mut value = vec![0; 4096];
+    let length = getxattr(path, name, &mut value)
+        .unwrap_or_else(|error| panic!("{name} of {}: {error}", path.display()));
+    value.truncate(length);
+    value
 }
 
 /// Red if it passes for something that it does nothing for.

@@ -150,6 +150,11 @@ pub const EROFS: u32 = 30;
 pub const ENAMETOOLONG: u32 = 36;
 pub const ENOSYS: u32 = 38;
 pub const ELOOP: u32 = 40;
+pub const ENODATA: u32 = 61;
+pub const EOPNOTSUPP: u32 = 95;
+
+/// Longest list of names, and longest value, of extended attributes (linux/limits.h).
+pub const XATTR_MAX: usize = 65536;
 
 /// Default search path for a program, as execvp(3) and other runtimes use it
 /// when the environment has no PATH.

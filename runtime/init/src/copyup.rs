@@ -7,9 +7,9 @@
 use core::ffi::CStr;
 
 use crate::consts::{
-    AT_EMPTY_PATH, EINTR, ELOOP, ENOENT, ENOTDIR, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY,
-    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RESOLVE_BENEATH, RESOLVE_IN_ROOT,
-    RESOLVE_NO_MAGICLINKS, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
+    AT_EMPTY_PATH, EINTR, ELOOP, ENODATA, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, O_CREAT, O_DIRECTORY,
+    O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, XATTR_MAX,
 };
 use crate::sys::{Fault, Fd, Outcome, PathBuf, Stat, fstat, nr, openat2, syscall};
 
@@ -29,6 +29,7 @@ pub(crate) fn copy_up(root: i32, path: &CStr, tree: i32) -> Outcome {
     let stat = fstat(from.number())?;
     // The mode is set when it is attached, or by the mount's own option.
     syscall!(nr::FCHOWN, to.number(), stat.uid, stat.gid)?;
+    attributes(&from, &to)?;
     directory(&from, &to, 0)
 }
 
@@ -62,7 +63,7 @@ fn entry(from: &Fd, to: &Fd, name: &CStr, depth: usize) -> Outcome {
             let source = openat2(from, name, read, 0, RESOLVE_BENEATH)?;
             let copy = openat2(to, name, read, 0, RESOLVE_BENEATH)?;
             directory(&source, &copy, depth + 1)?;
-            finish(&copy, &stat)
+            finish(&source, &copy, &stat)
         }
         S_IFREG => {
             let read = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
@@ -70,7 +71,7 @@ fn entry(from: &Fd, to: &Fd, name: &CStr, depth: usize) -> Outcome {
             let write = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
             let copy = openat2(to, name, write, 0o600, RESOLVE_BENEATH)?;
             content(&source, &copy)?;
-            finish(&copy, &stat)
+            finish(&source, &copy, &stat)
         }
         S_IFLNK => {
             let mut target = PathBuf::new();
@@ -97,11 +98,49 @@ fn content(from: &Fd, to: &Fd) -> Outcome {
     }
 }
 
-/// Owner, mode (which a change of owner takes bits from) and times.
-fn finish(copy: &Fd, stat: &Stat) -> Outcome {
+/// Owner, what a change of owner takes away (file capabilities, bits of the mode) and times.
+fn finish(source: &Fd, copy: &Fd, stat: &Stat) -> Outcome {
     owner(copy, stat)?;
+    attributes(source, copy)?;
     syscall!(nr::FCHMOD, copy.number(), stat.mode & 0o7777)?;
     syscall!(nr::UTIMENSAT, copy.number(), 0_usize, &stat.times, 0_u32).map(drop)
+}
+
+/// Copies the extended attributes that a tmpfs of this container can have. Those of links and
+/// device nodes would have to be named by path.
+fn attributes(from: &Fd, to: &Fd) -> Outcome {
+    match syscall!(nr::FLISTXATTR, from.number(), 0_usize, 0_usize) {
+        Ok(0) => Ok(()),
+        Ok(_) => each_attribute(from, to),
+        Err(fault) if fault.errno == EOPNOTSUPP => Ok(()),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Apart from its caller, because of the room that it takes on the stack: directories nest.
+#[inline(never)]
+fn each_attribute(from: &Fd, to: &Fd) -> Outcome {
+    let (from, to) = (from.number(), to.number());
+    let mut names = [0_u8; XATTR_MAX];
+    let mut value = [0_u8; XATTR_MAX];
+    let listed = syscall!(nr::FLISTXATTR, from, &mut names, XATTR_MAX)?;
+    for name in names.get(..listed).unwrap_or_default().split_inclusive(|byte| *byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        let length = match syscall!(nr::FGETXATTR, from, name, &mut value, XATTR_MAX) {
+            // Removed since it was listed.
+            Err(fault) if fault.errno == ENODATA => continue,
+            found => found?,
+        };
+        match syscall!(nr::FSETXATTR, to, name, &value, length, 0_u32) {
+            // Of a kind that a tmpfs does not keep, that a mount option has settled (SELinux
+            // contexts), or that root of a user namespace may not set (`trusted.*`).
+            Err(fault) if matches!(fault.errno, EOPNOTSUPP | EPERM) => {}
+            set => {
+                set?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn owner(copy: &Fd, stat: &Stat) -> Outcome {

@@ -36,9 +36,9 @@ std::thread_local! {
 }
 
 /// Runs the interpreter on `plan`, with the kernel's answers out of `answers`.
-///
 pub fn run(plan: &[u8], answers: &[u8]) {
-    // SAFETY: the interpreter and all that it made of the plan end with this function.
+    // SAFETY: the interpreter and the kernel that hold the plan end with this function; a panic in
+    // between ends the process, as the fuzzer's programs abort.
     let plan = unsafe { core::mem::transmute::<&[u8], &'static [u8]>(plan) };
     let kernel = Kernel { answers: answers.to_vec(), plan, memory: Vec::new() };
     KERNEL.set(Some(kernel));
@@ -52,7 +52,7 @@ pub fn run(plan: &[u8], answers: &[u8]) {
 /// As for the instruction.
 pub(crate) unsafe fn kernel(number: u32, args: [usize; 6]) -> isize {
     KERNEL.with_borrow_mut(|kernel| match kernel {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller vouches for the number and the arguments of its call.
         Some(kernel) => unsafe { kernel.call(number, args) },
         None => -(ENOSYS as isize),
     })
@@ -97,6 +97,13 @@ impl Kernel {
                     one_name(string(a[2]));
                 }
                 nr::WRITE => sum(bytes(a[1], a[2])),
+                nr::FGETXATTR => {
+                    string(a[1]);
+                }
+                nr::FSETXATTR => {
+                    string(a[1]);
+                    sum(bytes(a[2], a[3]));
+                }
                 nr::SETHOSTNAME | nr::SETDOMAINNAME => sum(bytes(a[0], a[1])),
                 nr::SETGROUPS => sum(bytes(a[1], a[0] * 4)),
                 nr::SCHED_SETAFFINITY => sum(bytes(a[2], a[1])),
@@ -137,10 +144,15 @@ impl Kernel {
                     (a[1] as *mut [u64; 15]).write([magic; 15]);
                 }
                 nr::READ => return self.fill(a[1], a[2]),
+                nr::FGETXATTR => return self.fill(a[2], a[3]),
+                // Without a buffer: how long the list is.
+                nr::FLISTXATTR if a[2] == 0 => return isize::from(self.byte() & 1),
+                nr::FLISTXATTR => return self.fill(a[1], a[2]),
                 nr::READLINKAT => return self.fill(a[2], a[3]),
                 nr::GETDENTS64 => return self.list(a[1], a[2]),
                 nr::GETCWD => {
                     let text: &[u8] = if self.byte() & 1 == 0 { b"/a\0" } else { b"(unreach\0" };
+                    assert!(text.len() <= a[1], "{} bytes for a directory's name", a[1]);
                     core::ptr::copy_nonoverlapping(text.as_ptr(), a[0] as *mut u8, text.len());
                     return text.len() as isize;
                 }
@@ -170,14 +182,13 @@ impl Kernel {
         if len > 1 << 22 {
             return -12;
         }
-        let mut memory = std::vec![0_usize; len.div_ceil(size_of::<usize>())].into_boxed_slice();
-        let at = memory.as_mut_ptr() as isize;
-        self.memory.push(memory);
-        at
+        self.memory.push(std::vec![0; len.div_ceil(size_of::<usize>())].into_boxed_slice());
+        // Taken where it stays: moving a box takes the pointers into it their right.
+        self.memory.last_mut().map_or(0, |memory| memory.as_mut_ptr() as isize)
     }
 
     /// # Safety
-    /// `buffer` has room for a `struct stat`.
+    /// `buffer` is a place for a `struct stat`.
     unsafe fn stat(&mut self, buffer: usize) {
         let mode = [S_IFDIR, S_IFREG, S_IFCHR][self.byte() as usize % 3];
         let mut stat = crate::sys::Stat::default();
@@ -221,11 +232,13 @@ impl Kernel {
     /// The engine's message: two numbers and some descriptors.
     ///
     /// # Safety
-    /// `header` is a pointer to a `struct msghdr` with one part and a control buffer.
+    /// `header` is a pointer to a `struct msghdr` with one part and a control buffer, aligned to
+    /// eight bytes, both of the lengths that it says.
     unsafe fn message(&mut self, header: usize) -> isize {
         let count = usize::from(self.byte()) % (FDS_PER_MESSAGE + 1);
         let words = [u32::from(self.byte()) * 41, u32::from(self.byte() & 1)];
-        // SAFETY: the fields of `struct msghdr` in order, as the caller laid them out.
+        // SAFETY: the fields of `struct msghdr` in order; what is written is within the lengths
+        // that were looked at, and the caller vouches for those.
         unsafe {
             let fields = header as *mut [usize; 7];
             let part = (*fields)[2] as *const [usize; 2];
@@ -260,9 +273,9 @@ fn check_open(dir: i32, path: &CStr, how: &[u8]) {
 }
 
 /// # Safety
-/// `program` is a pointer to a `struct sock_fprog`.
+/// `program` is a pointer to a `struct sock_fprog` whose instructions can be read.
 unsafe fn check_filter(program: usize) {
-    // SAFETY: the caller vouches for the header, and the header for what it points to.
+    // SAFETY: the caller vouches for the header and for what it points to.
     unsafe {
         let count = (program as *const u16).read();
         let first = (program as *const usize).add(1).read();
@@ -271,7 +284,7 @@ unsafe fn check_filter(program: usize) {
 }
 
 /// # Safety
-/// `at` is a string of C.
+/// `at` is a string of C that stays as it is while the result is in use.
 unsafe fn string<'a>(at: usize) -> &'a CStr {
     // SAFETY: the caller vouches for it.
     let text = unsafe { CStr::from_ptr(at as *const c_char) };
@@ -280,7 +293,7 @@ unsafe fn string<'a>(at: usize) -> &'a CStr {
 }
 
 /// # Safety
-/// `at` is a list of pointers to strings, ended by a null pointer.
+/// `at` is a list of pointers to strings of C, ended by a null pointer.
 unsafe fn strings(mut at: usize) {
     // SAFETY: the caller vouches for the list and its end.
     unsafe {
@@ -292,7 +305,8 @@ unsafe fn strings(mut at: usize) {
 }
 
 /// # Safety
-/// `len` bytes can be read at `at`.
+/// `len` bytes can be read at `at`, unless it is null, and stay as they are while the result is in
+/// use.
 unsafe fn bytes<'a>(at: usize, len: usize) -> &'a [u8] {
     if len == 0 || at == 0 {
         return &[];

@@ -65,6 +65,9 @@ pub mod nr {
     pub const UMOUNT2: u32 = 166;
     pub const SETHOSTNAME: u32 = 170;
     pub const SETDOMAINNAME: u32 = 171;
+    pub const FSETXATTR: u32 = 190;
+    pub const FGETXATTR: u32 = 193;
+    pub const FLISTXATTR: u32 = 196;
     pub const SCHED_SETAFFINITY: u32 = 203;
     pub const GETDENTS64: u32 = 217;
     pub const EXIT_GROUP: u32 = 231;
@@ -140,6 +143,9 @@ const NAMES: &[(u32, &str)] = &[
     (nr::UMOUNT2, "umount2"),
     (nr::SETHOSTNAME, "sethostname"),
     (nr::SETDOMAINNAME, "setdomainname"),
+    (nr::FSETXATTR, "fsetxattr"),
+    (nr::FGETXATTR, "fgetxattr"),
+    (nr::FLISTXATTR, "flistxattr"),
     (nr::SCHED_SETAFFINITY, "sched_setaffinity"),
     (nr::GETDENTS64, "getdents64"),
     (nr::PERSONALITY, "personality"),

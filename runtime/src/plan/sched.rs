@@ -48,10 +48,8 @@ pub(super) fn linux_steps(build: &mut Builder, linux: &Linux) -> Result<()> {
         memory_policy(build, policy)?;
     }
     if let Some(personality) = linux.personality() {
-        if let Some(flag) = personality.flags().iter().flatten().next() {
-            let problem = format!("{flag:?}: no flags are supported");
-            return Err(Error::field("linux.personality.flags", problem));
-        }
+        // No value of `flags` means anything yet (config-linux.md, "Personality"); runc passes over
+        // whatever is there.
         let domain = match personality.domain() {
             LinuxPersonalityDomain::PerLinux => 0,
             LinuxPersonalityDomain::PerLinux32 => 8,
