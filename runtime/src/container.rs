@@ -332,7 +332,7 @@ impl Container {
     /// end; the record stays then.
     pub fn delete(&self, limit: Duration) -> Result<()> {
         let until = Instant::now() + limit;
-        let Some(dir) = StateDir::lock_until(self.shared.root(), &self.id, until, || {})? else {
+        let Some(dir) = StateDir::lock_until(self.shared.root(), &self.id, until, None)? else {
             return self.end(until);
         };
         match dir.record()? {

@@ -294,7 +294,7 @@ impl Engine {
                 let _ = container.signal_all(libc::SIGKILL);
             }
         };
-        let Some(dir) = StateDir::lock_until(root, id, until, end_maker)? else {
+        let Some(dir) = StateDir::lock_until(root, id, until, Some(&end_maker))? else {
             // Whoever removed the last container may have been killed before this.
             state::remove_empty(root);
             return Ok(());

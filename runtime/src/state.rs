@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io::{ErrorKind as Io, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,15 +33,16 @@ use crate::hooks::Later;
 use crate::plan::check_id;
 use crate::resctrl::Groups;
 use crate::seccomp::{self, Filter, Listener};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, sys};
 
 const FILE: &str = "state.json";
 const NEW_FILE: &str = "state.json.new";
 const FILTER: &str = "seccomp.bpf";
 /// How often a directory is tried for that others remove meanwhile.
 const RACES: usize = 16;
-/// Between two looks at a lock that somebody holds.
-const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+/// How long a maker that does not end is waited for before it is told once more: what was killed may
+/// not have been all that it makes.
+const TURN: Duration = Duration::from_millis(50);
 
 /// The record. The first fields are those of the OCI state document
 /// (runtime.md, "State"); `boathook` holds what only we need.
@@ -191,6 +192,19 @@ impl StateDir {
     /// # Errors
     /// `InvalidInput` for what is no id; the kernel's refusal.
     pub(crate) fn lock(root: &Path, id: &str) -> Result<Attempt> {
+        Self::lock_by(root, id, |dir| match flock(dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        })
+    }
+
+    /// As [`Self::lock`]; `take` locks the open directory, or says that it cannot be had.
+    fn lock_by(
+        root: &Path,
+        id: &str,
+        take: impl Fn(&OwnedFd) -> std::io::Result<bool>,
+    ) -> Result<Attempt> {
         check_id(id)?;
         let path = root.join(id);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -200,10 +214,10 @@ impl StateDir {
                 Err(Errno::NOENT) => return Ok(Attempt::Absent),
                 Err(errno) => return Err(failed("open", &path, errno.into())),
             };
-            match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Ok(Attempt::Busy),
-                Err(errno) => return Err(failed("lock", &path, errno.into())),
+            match take(&dir) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Attempt::Busy),
+                Err(error) => return Err(failed("lock", &path, error)),
             }
             // Whoever had the lock before may have removed the directory with it.
             let held = fstat(&dir).map_err(|errno| failed("stat", &path, errno.into()))?;
@@ -216,9 +230,9 @@ impl StateDir {
         Ok(Attempt::Busy)
     }
 
-    /// As [`Self::lock`], waiting for its holder; `None` when there is no such
-    /// directory. `meanwhile` is run before each pause: flock(2) can be waited
-    /// for, but not with a deadline.
+    /// As [`Self::lock`], waiting until its holder lets go of it; `None` when
+    /// there is no such directory. `nudge` is to bring the holder to its end, and
+    /// is run again and again where there is one.
     ///
     /// # Errors
     /// `Timeout` at `until`.
@@ -226,23 +240,27 @@ impl StateDir {
         root: &Path,
         id: &str,
         until: Instant,
-        mut meanwhile: impl FnMut(),
+        nudge: Option<&dyn Fn()>,
     ) -> Result<Option<Self>> {
-        let mut pause = Duration::from_millis(1);
+        let mut attempt = Self::lock(root, id)?;
         loop {
-            match Self::lock(root, id)? {
+            match attempt {
                 Attempt::Locked(dir) => return Ok(Some(dir)),
                 Attempt::Absent => return Ok(None),
+                Attempt::Busy if Instant::now() >= until => {
+                    let text = format!("container {id:?} is still being created or deleted");
+                    return Err(Error::new(ErrorKind::Timeout, text));
+                }
                 Attempt::Busy => {}
             }
-            meanwhile();
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let text = format!("container {id:?} is still being created or deleted");
-                return Err(Error::new(ErrorKind::Timeout, text));
-            }
-            std::thread::sleep(pause.min(left));
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            let turn = match nudge {
+                Some(nudge) => {
+                    nudge();
+                    until.min(Instant::now() + TURN)
+                }
+                None => until,
+            };
+            attempt = Self::lock_by(root, id, |dir| Ok(sys::flock_until(dir.as_fd(), turn)?))?;
         }
     }
 
@@ -462,6 +480,39 @@ mod tests {
         let Attempt::Locked(dir) = StateDir::lock(&root, "c1").unwrap() else { panic!("free") };
         dir.remove().unwrap();
         assert!(!root.exists());
+    }
+
+    /// Red if the lock is looked at now and then instead of being waited for, or if its holder is
+    /// not brought to its end while that lasts.
+    #[test]
+    fn a_lock_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let held = claim(root, "c1");
+        let until = Instant::now() + TURN;
+        let error = StateDir::lock_until(root, "c1", until, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(Instant::now() >= until);
+        let inode = fs::metadata(root.join("c1")).unwrap().ino().to_string();
+        let until = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(move || StateDir::lock_until(root, "c1", until, None));
+            // Lines of those that wait have an arrow (proc_locks(5)).
+            let waits = |line: &str| line.contains("->") && line.contains(&format!(":{inode} "));
+            while !fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
+                assert!(!waiter.is_finished() && Instant::now() < until, "it does not wait");
+                std::thread::yield_now();
+            }
+            held.keep();
+            assert!(waiter.join().unwrap().unwrap().is_some());
+        });
+        // This holder ends only when it is told a third time.
+        let held = std::cell::RefCell::new(vec![None, None, Some(claim(root, "c1"))]);
+        let nudge = || {
+            let _ = held.borrow_mut().remove(0).map(StateDir::keep);
+        };
+        let locked = StateDir::lock_until(root, "c1", until, Some(&nudge)).unwrap();
+        assert!(locked.is_some() && held.borrow().is_empty());
     }
 
     /// A maker that was killed at any point: before its record, with the record of something half

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -245,6 +246,94 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
     let result =
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) };
     Errno::result(result).map(drop)
+}
+
+/// Waits for a lock of flock(2) until somebody lets go of it; false at `until`.
+///
+/// # Errors
+/// The kernel's refusal of the lock or of a timer.
+pub(crate) fn flock_until(fd: BorrowedFd<'_>, until: Instant) -> Result<bool, Errno> {
+    let left = || until.saturating_duration_since(Instant::now());
+    if left().is_zero() {
+        return Ok(false);
+    }
+    let _end = Interruptions::of_this_thread(left())?;
+    loop {
+        // SAFETY: a descriptor that is open for the time of the borrow, and numbers.
+        match Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) }) {
+            Ok(_) => return Ok(true),
+            Err(Errno::EINTR) if left().is_zero() => return Ok(false),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// A timer of timer_create(2) whose signal makes the blocking system calls of this thread end with
+/// `EINTR`. Gone when it is dropped.
+struct Interruptions {
+    timer: c_int,
+}
+
+impl Interruptions {
+    /// How often, once the time has come: the first signal may arrive before the call begins.
+    const AGAIN: Duration = Duration::from_millis(10);
+
+    /// The first one comes after `first`, which is more than nothing.
+    fn of_this_thread(first: Duration) -> Result<Self, Errno> {
+        // Real-time signals have no other user in this process; the last is the least likely.
+        let signal = libc::SIGRTMAX();
+        // SAFETY: zeroes are valid values of these structures of numbers, which live across the
+        // calls; the handler does nothing, and without SA_RESTART that is the purpose.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = ignore as *const () as usize;
+            Errno::result(libc::sigaction(signal, &raw const action, std::ptr::null_mut()))?;
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, signal);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        }
+        let mut timer: c_int = 0;
+        // SAFETY: as above; the thread id is this thread's own.
+        let made = unsafe {
+            let mut event: libc::sigevent = std::mem::zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = signal;
+            event.sigev_notify_thread_id = libc::gettid();
+            libc::syscall(
+                libc::SYS_timer_create,
+                libc::CLOCK_MONOTONIC,
+                &raw const event,
+                &raw mut timer,
+            )
+        };
+        Errno::result(made)?;
+        let this = Self { timer };
+        let spec = libc::itimerspec { it_interval: time(Self::AGAIN), it_value: time(first) };
+        let none: *mut libc::itimerspec = std::ptr::null_mut();
+        // SAFETY: the timer has just been made, and `spec` lives across the call.
+        let set =
+            unsafe { libc::syscall(libc::SYS_timer_settime, timer, 0, &raw const spec, none) };
+        Errno::result(set).map(|_| this)
+    }
+}
+
+impl Drop for Interruptions {
+    fn drop(&mut self) {
+        // SAFETY: a number; the timer is this value's own.
+        unsafe { libc::syscall(libc::SYS_timer_delete, self.timer) };
+    }
+}
+
+/// What the signal of [`Interruptions`] does.
+extern "C" fn ignore(_: c_int) {}
+
+fn time(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
 }
 
 /// Takes ownership of a descriptor that has just arrived by SCM_RIGHTS.
