@@ -15,6 +15,7 @@ use std::time::Duration;
 pub struct Run {
     command: Command,
     stdin: Option<Vec<u8>>,
+    last: Option<Vec<u8>>,
     within: Duration,
 }
 
@@ -34,7 +35,7 @@ pub struct Output {
 impl Run {
     /// A program by name or path, with no arguments yet.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { command: Command::new(program), stdin: None, within: PATIENCE }
+        Self { command: Command::new(program), stdin: None, last: None, within: PATIENCE }
     }
 
     /// Adds one argument.
@@ -72,6 +73,14 @@ impl Run {
         self
     }
 
+    /// Ends standard input when this has come from both standard output and standard error, for a
+    /// program that is not to end before it has been heard.
+    #[must_use]
+    pub fn heard(mut self, last: &str) -> Self {
+        self.last = Some(last.as_bytes().to_vec());
+        self
+    }
+
     /// Allows this much time instead of [`PATIENCE`].
     #[must_use]
     pub fn within(mut self, within: Duration) -> Self {
@@ -85,18 +94,26 @@ impl Run {
     /// It cannot be started, or [`Error::Deadline`] with what it wrote so far; it is killed then.
     pub fn output(mut self) -> Result<Output> {
         let line = line(&self.command);
-        let stdin = if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() };
+        let piped = self.stdin.is_some() || self.last.is_some();
+        let stdin = if piped { Stdio::piped() } else { Stdio::null() };
         self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().during(|| format!("start {line}"))?;
-        if let (Some(bytes), Some(mut pipe)) = (self.stdin.take(), child.stdin.take()) {
+        let input = child.stdin.take();
+        let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
+        let deadline = Deadline::after(self.within);
+        let mut heard = [Vec::new(), Vec::new()];
+        if let Some(last) = &self.last {
+            heard = [&stdout, &stderr].map(|pieces| collect_until(pieces, last, deadline));
+            drop(input);
+        } else if let (Some(bytes), Some(mut pipe)) = (self.stdin.take(), input) {
             // A program that ends without reading is no failure of this side.
             std::thread::spawn(move || pipe.write_all(&bytes));
         }
-        let stdout = drain(child.stdout.take());
-        let stderr = drain(child.stderr.take());
-        let deadline = Deadline::after(self.within);
         let ended = end(&mut child, &line, deadline);
-        let (stdout, stderr) = (collect(&stdout, deadline), collect(&stderr, deadline));
+        let [mut out, mut err] = heard;
+        out.extend(collect(&stdout, deadline));
+        err.extend(collect(&stderr, deadline));
+        let (stdout, stderr) = (out, err);
         match ended {
             Ok(status) => Ok(Output { command: line, code: code(status), stdout, stderr }),
             Err(error) => {
@@ -186,6 +203,16 @@ fn collect(pieces: &Receiver<Vec<u8>>, deadline: Deadline) -> Vec<u8> {
     let mut all = Vec::new();
     let least = Duration::from_millis(200);
     while let Ok(piece) = pieces.recv_timeout(deadline.left().max(least)) {
+        all.extend(piece);
+    }
+    all
+}
+
+/// What comes until this has come, or the pipe's end or the deadline.
+fn collect_until(pieces: &Receiver<Vec<u8>>, last: &[u8], deadline: Deadline) -> Vec<u8> {
+    let mut all = Vec::new();
+    while !all.windows(last.len()).any(|found| found == last) {
+        let Ok(piece) = pieces.recv_timeout(deadline.left()) else { break };
         all.extend(piece);
     }
     all
@@ -288,5 +315,26 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red if the input ends before the last line has come from both, or does not end then.
+    #[test]
+    fn input_ends_when_the_last_line_was_heard() {
+        let script = "echo one; echo last; sleep 0.1; echo two >&2; echo last >&2; cat; echo over";
+        let said = Run::new("sh").args(["-c", script]).heard("last\n").ok().unwrap();
+        assert_eq!((said.text(), said.complaint()), ("one\nlast\nover".into(), "two\nlast".into()));
+    }
+
+    /// Red if one that never says it is waited for longer than it lives.
+    #[test]
+    fn a_program_that_ends_unheard_is_over() {
+        let said =
+            Run::new("sh").args(["-c", "echo one; exit 3"]).heard("last\n").output().unwrap();
+        assert_eq!((said.text(), said.code), ("one".into(), 3));
     }
 }

@@ -86,6 +86,8 @@ pub struct Entry {
     pub scenario: Scenario,
     /// Where it runs. What a release lacks has an entry of its own that sees the daemon refuse it.
     pub releases: &'static [Release],
+    /// Whose shims it is played with.
+    pub runtimes: &'static [Runtime],
 }
 
 impl Scene<'_> {
@@ -115,23 +117,12 @@ impl Scene<'_> {
     /// Runs a container to its end with `ctr run --rm` and these options, wants success, and
     /// returns its standard output without white space round it.
     ///
-    /// Before it deletes a task, `ctr` gives up fifos that it has not finished opening. On a busy
-    /// machine a short process can be over by then, and all its output is lost in `ctr`, whatever
-    /// the shim does; so nothing at all is asked for again.
-    ///
     /// # Errors
-    /// It fails, with what it wrote.
+    /// It fails, with what it wrote, or its output is not whole; see [`Ctr::hear`].
     pub fn run(&self, options: &[&str], command: &[&str]) -> Result<String> {
-        const ATTEMPTS: usize = 5;
         let options = [&["--rm"], options].concat();
-        let mut said = String::new();
-        for _ in 0..ATTEMPTS {
-            said = self.ctr.ok(&self.run_args(&options, &self.id, command))?.text();
-            if !said.is_empty() {
-                break;
-            }
-        }
-        Ok(said)
+        let output = self.ctr.hear(&self.run_args(&options, &self.id, &[]), command)?;
+        if output.code == 0 { Ok(output.text()) } else { Err(output.refused()) }
     }
 
     /// Starts a container in the background.
@@ -309,23 +300,23 @@ fn end(shared: &Shared, release: Release) -> Result<()> {
     }
 }
 
-/// Runs scenarios as `cargo test` does, with its arguments and its output.
+/// Runs scenarios, and these trials before them, as `cargo test` does: with its arguments and its
+/// output.
 #[must_use]
-pub fn main(entries: &[Entry], runtimes: &[Runtime]) -> ExitCode {
+pub fn main(mut trials: Vec<Trial>, entries: &[Entry]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // A census counts the whole machine.
     arguments.test_threads = Some(1);
     let shared = Shared::default();
-    let mut trials = Vec::new();
     for release in RELEASES {
-        for &runtime in runtimes {
-            for entry in entries.iter().filter(|entry| entry.releases.contains(&release)) {
-                let (name, scenario) = (entry.name, entry.scenario);
-                let shared = Arc::clone(&shared);
-                let title = format!("{release}::{runtime}::{name}");
-                trials.push(Trial::test(title, move || {
-                    play(&shared, release, (runtime, name, scenario)).map_err(Failed::from)
-                }));
+        for runtime in Runtime::ALL {
+            for Entry { name, scenario, releases, runtimes } in entries.iter().copied() {
+                if releases.contains(&release) && runtimes.contains(&runtime) {
+                    let shared = Arc::clone(&shared);
+                    trials.push(Trial::test(format!("{release}::{runtime}::{name}"), move || {
+                        play(&shared, release, (runtime, name, scenario)).map_err(Failed::from)
+                    }));
+                }
             }
         }
         let shared = Arc::clone(&shared);
@@ -354,26 +345,23 @@ pub fn main(entries: &[Entry], runtimes: &[Runtime]) -> ExitCode {
 #[macro_export]
 macro_rules! suite {
     (ours: $($scenarios:tt)+) => {
-        fn main() -> std::process::ExitCode {
-            let ours = [$crate::suite::Runtime::Boathook];
-            $crate::suite::main($crate::suite!(@entries $($scenarios)+), &ours)
-        }
+        $crate::suite!(@main [$crate::suite::Runtime::Boathook], $($scenarios)+);
     };
-    (@entries $($scenario:ident $(on [$($release:ident),+])?),+ $(,)?) => {
-        &[$(
-            $crate::suite::Entry {
-                name: stringify!($scenario),
-                scenario: $scenario,
-                releases: $crate::suite!(@releases $($($release),+)?),
-            }
-        ),+]
+    (@main $runtimes:expr, $($scenario:ident $(on [$($release:ident),+])?),+ $(,)?) => {
+        fn main() -> std::process::ExitCode {
+            $crate::suite::main(Vec::new(), &[$(
+                $crate::suite::Entry {
+                    name: stringify!($scenario),
+                    scenario: $scenario,
+                    releases: $crate::suite!(@releases $($($release),+)?),
+                    runtimes: &$runtimes,
+                }
+            ),+])
+        }
     };
     (@releases) => { &$crate::suite::RELEASES };
     (@releases $($release:ident),+) => { &[$($crate::packages::Release::$release),+] };
     ($($scenarios:tt)+) => {
-        fn main() -> std::process::ExitCode {
-            let all = $crate::suite::Runtime::ALL;
-            $crate::suite::main($crate::suite!(@entries $($scenarios)+), &all)
-        }
+        $crate::suite!(@main $crate::suite::Runtime::ALL, $($scenarios)+);
     };
 }

@@ -55,9 +55,9 @@ fn exec_deleted(scene: &Scene<'_>, id: &str, exec: &str) -> Result<()> {
 }
 
 fn runs_and_removes(scene: &mut Scene<'_>) -> Result<()> {
-    let args = scene.run_args(&["--rm"], &scene.id, &["sh", "-c", "echo out; echo err >&2"]);
-    let output = scene.ctr.ok(&args)?;
-    ensure_eq!(output.text(), "out", "standard output");
+    let args = scene.run_args(&["--rm"], &scene.id, &[]);
+    let output = scene.ctr.hear(&args, &["sh", "-c", "echo out; echo err >&2"])?;
+    ensure_eq!((output.text().as_str(), output.code), ("out", 0), "standard output and exit code");
     ensure_eq!(output.complaint(), "err", "standard error");
     let left = scene.ctr.ok(&["container", "ls", "-q"])?.text();
     ensure!(left.is_empty(), "containers after run --rm: {left}");
@@ -91,8 +91,8 @@ fn exec(scene: &mut Scene<'_>) -> Result<()> {
     let id = scene.id.clone();
     scene.start(&["--env", "COLOUR=blue"], &id, &["sleep", "1000"])?;
     let run = |options: &[&str], command: &[&str]| {
-        let args = [&["task", "exec", "--exec-id", "one"], options, &[&id], command].concat();
-        scene.ctr.output(&args)
+        let args = [&["task", "exec", "--exec-id", "one"], options, &[&id]].concat();
+        scene.ctr.hear(&args, command)
     };
     let said = run(&[], &["sh", "-c", "echo out; echo err >&2; exit 9"])?;
     ensure_eq!(said.code, 9, "exit code of an exec");
@@ -104,7 +104,8 @@ fn exec(scene: &mut Scene<'_>) -> Result<()> {
     ensure_eq!(who, "1000\n2000", "--user");
     let processes = run(&[], &["sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '"])?.text();
     ensure_eq!(processes, "sleep 1000", "process 1 as an exec sees it");
-    let missing = run(&[], &["no-such-program"])?;
+    let missing = ["task", "exec", "--exec-id", "one", &id, "no-such-program"];
+    let missing = scene.ctr.output(&missing)?;
     ensure!(missing.code != 0, "an exec of nothing succeeds");
     let told = missing.complaint();
     ensure!(
@@ -162,8 +163,8 @@ fn kill_all_without_a_pid_namespace(scene: &mut Scene<'_>) -> Result<()> {
     let host = format!("pid:/proc/{}/ns/pid", std::process::id());
     scene.start(&["--with-ns", &host], &id, &["sh", "-c", script])?;
     made(scene, &id, "/ready")?;
-    let cat = ["task", "exec", "--exec-id", "cat", &id, "cat", "/child"];
-    let child = scene.ctr.ok(&cat)?.text();
+    let cat = ["task", "exec", "--exec-id", "cat", &id];
+    let child = scene.ctr.hear(&cat, &["cat", "/child"])?.text();
     let child: u32 = child.parse().map_err(|_| Error::check(format!("pid {child:?}")))?;
     ensure_eq!(host::command_line(child), "sleep 1000", "the second process");
     scene.ctr.ok(&["task", "kill", "--all", "--signal", "SIGKILL", &id])?;

@@ -1,6 +1,7 @@
 //! What `ctr run` can ask for, looked at from inside the container.
 
 use rootfs_tests::containerd::Daemon;
+use rootfs_tests::ctr::kept;
 use rootfs_tests::error::{Context, Result};
 use rootfs_tests::packages::Release;
 use rootfs_tests::suite::Scene;
@@ -155,8 +156,9 @@ fn own_root_directory(scene: &mut Scene<'_>) -> Result<()> {
     fs::write(dir.join("mark"), "mine").during(|| "write into the root directory")?;
     let root = dir.display().to_string();
     let args = ["run", "--rm", "--runtime", scene.runtime.ctr(), "--rootfs", &root, &scene.id];
-    let said = scene.ctr.ok(&[&args[..], &["/bin/cat", "/mark"]].concat())?.text();
-    ensure_eq!(said, "mine", "a file of the root directory");
+    let said = scene.ctr.hear(&args, &["/bin/cat", "/mark"])?;
+    let said = (said.text(), said.code);
+    ensure_eq!(said, ("mine".into(), 0), "a file of the root directory, and the exit code");
     ensure!(host::mounts_below(&dir)?.is_empty(), "mounts are left on {root}");
     Ok(())
 }
@@ -251,7 +253,7 @@ fn with_spec(
     change: impl FnOnce(&mut serde_json::Value),
 ) -> Result<String> {
     let root = root(scene.daemon)?;
-    let mut spec = rootfs_tests::bundle::spec(&scene.id, &["sh", "-c", script]);
+    let mut spec = rootfs_tests::bundle::spec(&scene.id, &kept(&["sh", "-c", script]));
     let cgroup = format!("/{}/{}", scene.daemon.name(), scene.id);
     for (place, value) in [("/root/path", root.as_str()), ("/linux/cgroupsPath", cgroup.as_str())] {
         if let Some(found) = spec.pointer_mut(place) {
@@ -263,7 +265,8 @@ fn with_spec(
     fs::write(&file, spec.to_string()).during(|| "write a spec")?;
     let file = file.display().to_string();
     let args = ["run", "--rm", "--runtime", scene.runtime.ctr(), "--config", &file, &scene.id];
-    Ok(scene.ctr.ok(&args)?.text())
+    let said = scene.ctr.hear_kept(&args)?;
+    if said.code == 0 { Ok(said.text()) } else { Err(said.refused()) }
 }
 
 /// The busybox image's files in a directory of the daemon's.

@@ -120,7 +120,8 @@ const TALK: &str = "echo errors >&2; seq 1 100000 | head -c 100000";
 
 fn program_of_a_container(scene: &mut Scene<'_>) -> Result<()> {
     let logger = Logger::keeping(scene)?;
-    scene.run(&["--log-uri", &logger.uri()], &["sh", "-c", TALK])?;
+    let uri = logger.uri();
+    scene.ctr.ok(&scene.run_args(&["--rm", "--log-uri", &uri], &scene.id, &["sh", "-c", TALK]))?;
     logger.check(scene, &scene.id)
 }
 
@@ -175,8 +176,9 @@ fn background_child_of_an_exec(scene: &mut Scene<'_>) -> Result<()> {
     let id = scene.id.clone();
     scene.start(&[], &id, &["sleep", "1000"])?;
     let script = "sleep 999 & echo said";
-    let args = ["task", "exec", "--exec-id", "parent", &id, "sh", "-c", script];
-    ensure_eq!(scene.ctr.ok(&args)?.text(), "said", "output of the exec");
+    let args = ["task", "exec", "--exec-id", "parent", &id];
+    let said = scene.ctr.hear(&args, &["sh", "-c", script])?;
+    ensure_eq!((said.text().as_str(), said.code), ("said", 0), "output of the exec");
     let sleepers = host::processes(|line| line == "sleep 999");
     ensure_eq!(sleepers.len(), 1, "children that live on");
     scene.remove(&id)

@@ -18,9 +18,11 @@ mod timeouts;
 
 use std::process::ExitCode;
 
+use rootfs_tests::suite::{self, Entry};
+
 fn main() -> ExitCode {
-    stage::main(
-        &[killed::ALONE, timeouts::ALONE, execs::ALONE, faults::ALONE].concat(),
-        &[restarts::PLAYED, kill_call::PLAYED, pods::PLAYED].concat(),
-    )
+    let alone = [killed::ALONE, timeouts::ALONE, execs::ALONE, faults::ALONE].concat();
+    let played = [restarts::PLAYED, kill_call::PLAYED, pods::PLAYED].concat();
+    let entries: Vec<Entry> = played.into_iter().map(stage::entry).collect();
+    suite::main(alone.into_iter().map(stage::trial).collect(), &entries)
 }

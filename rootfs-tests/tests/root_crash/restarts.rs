@@ -217,8 +217,8 @@ fn under_an_exec(scene: &mut Scene<'_>, victim: Victim) -> Result<()> {
         {
             ensure_eq!(host::command_line(pid), line, "a process after the daemon's restart");
         }
-        let said =
-            scene.ctr.ok(&["task", "exec", "--exec-id", "two", &id, "echo", "still here"])?;
+        let exec = ["task", "exec", "--exec-id", "two", &id];
+        let said = scene.ctr.hear(&exec, &["echo", "still here"])?;
         ensure_eq!(said.text(), "still here", "an exec after the daemon's restart");
     } else {
         for pid in execs.iter().chain([&init]) {
