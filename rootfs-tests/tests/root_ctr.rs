@@ -347,7 +347,11 @@ fn log_file(scene: &mut Scene<'_>) -> Result<()> {
     // Two streams have no order.
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
-    ensure_eq!(lines, ["and errors", "to the log"], "lines of the log file");
+    let expected = ["and errors", "to the log"];
+    // The stock shim may lose one of the streams of a process that was over at once.
+    let one_short = lines == expected[1..] || lines == expected[..1];
+    let stock = scene.runtime == Runtime::Runc && one_short;
+    ensure!(stock || lines == expected, "lines of {}: {lines:?}", file.display());
     Ok(())
 }
 

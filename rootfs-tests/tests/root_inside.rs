@@ -224,14 +224,20 @@ fn an_exec_as_a_user(scene: &mut Scene<'_>) -> Result<()> {
 }
 
 /// No shell between the runtime and the one who looks: signals and descriptors as they are given.
+/// What such a short process says may be lost in `ctr`, so it goes to a file.
 fn process_one_alone(scene: &mut Scene<'_>) -> Result<()> {
+    let log = scene.daemon.dir().join(format!("{}.log", scene.id));
+    let uri = format!("file://{}", log.display());
     for command in [
         &["grep", "-E", "^(Sig|Shd)...:|^Threads", "/proc/self/status"][..],
         &["ls", "/proc/self/fd"],
     ] {
         same(scene, false, |runtime| {
-            let head = ["run", "--rm", "--runtime", runtime.ctr(), BUSYBOX, "inside"];
-            Ok(scene.ctr.ok(&[&head[..], command].concat())?.text() + "\nend: of the report")
+            let head = ["run", "--rm", "--log-uri", &uri, "--runtime", runtime.ctr()];
+            scene.ctr.ok(&[&head[..], &[BUSYBOX, "inside"], command].concat())?;
+            let text = fs::read_to_string(&log).during(|| "read the log")?;
+            fs::remove_file(&log).during(|| "remove the log")?;
+            Ok(if text.is_empty() { text } else { text + REPORT_END })
         })?;
     }
     Ok(())
@@ -261,7 +267,11 @@ fn pod(
             let said = cri.exec(&one, &["sh", "-c", REPORT], 20)?;
             String::from_utf8_lossy(&said.stdout).into_owned()
         } else {
-            logged(&logs.join("one.log"))?
+            match (runtime, logged(&logs.join("one.log"))) {
+                // Not complete, so that it is asked again.
+                (Runtime::Runc, Err(_)) => String::new(),
+                (_, report) => report?,
+            }
         };
         let network = cri.pod_status(&id)?.status.and_then(|status| status.network);
         let address = network.unwrap_or_default().ip;
@@ -282,7 +292,7 @@ fn logged(log: &std::path::Path) -> Result<String> {
         let text = fs::read_to_string(log).unwrap_or_default();
         let lines = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3));
         let report = lines.collect::<Vec<_>>().join("\n");
-        Ok(report.contains("end: of the report").then_some(report))
+        Ok(report.contains(REPORT_END).then_some(report))
     })
 }
 

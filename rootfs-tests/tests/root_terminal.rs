@@ -23,15 +23,18 @@ fn ctr(scene: &Scene<'_>, args: &[&str]) -> Result<Terminal> {
     Terminal::start(command, 33, 99)
 }
 
+/// It stays until it has been heard; see [`rootfs_tests::ctr::Ctr::hear`].
 fn run_on_a_terminal(scene: &mut Scene<'_>) -> Result<()> {
-    let script = "test -t 0 && test -t 1 && test -t 2 && echo all-three; tty; exit 4";
+    let script =
+        "test -t 0 && test -t 1 && test -t 2 && echo all-three; tty; echo said; read line; exit 4";
     let args = scene.run_args(&["--rm", "-t"], &scene.id, &["sh", "-c", script]);
     let mut terminal = ctr(scene, &args)?;
     terminal.expect("all-three")?;
-    let (code, rest) = terminal.end()?;
-    let tty = rest.trim();
-    ensure!(tty == "/dev/console" || tty.starts_with("/dev/pts/"), "the terminal's name: {tty:?}");
-    ensure_eq!(code, 4, "exit code");
+    let rest = terminal.expect("said")?;
+    let tty = rest.lines().nth(1).unwrap_or_default();
+    ensure!(tty == "/dev/console" || tty.starts_with("/dev/pts/"), "the terminal's name: {rest:?}");
+    terminal.send("\n")?;
+    ensure_eq!(terminal.end()?.0, 4, "exit code");
     Ok(())
 }
 

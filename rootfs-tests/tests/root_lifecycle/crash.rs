@@ -11,7 +11,7 @@ use rustix::process::Signal;
 pub(crate) fn daemon_killed_during_a_stop(scene: &mut Scene<'_>) -> Result<()> {
     let subject = Subject::new(scene, &scene.id)?;
     let hook = exec("echo hook >>/out/log; until test -e /out/go; do sleep 0.05; done");
-    let stop = ("stop", r#"{"gracePeriodSeconds":3}"#);
+    let stop = ("stop", r#"{"gracePeriodSeconds":6}"#);
     subject.start(scene, &[("pre-stop", &hook), stop], &[], RUDE)?;
     subject.logged("ready")?;
     let pid = scene.pid(&subject.id)?;
@@ -27,7 +27,7 @@ pub(crate) fn daemon_killed_during_a_stop(scene: &mut Scene<'_>) -> Result<()> {
         Ok(record.names().contains(&"exited".to_owned()).then_some(record))
     })?;
     let killed = before.between("stopping", "killed")?;
-    ensure!((2_990..20_000).contains(&killed), "{killed} ms to the kill, with no daemon");
+    ensure!((5_990..25_000).contains(&killed), "{killed} ms to the kill, with no daemon");
     scene.daemon.up()?;
     let mut stream = events(scene)?;
     let (record, code) = subject.end(scene)?;
