@@ -1,6 +1,7 @@
 //! A program on a terminal that the test holds the other end of.
 
 use crate::command;
+use crate::ensure;
 use crate::error::{Context, Error, Result};
 use crate::wait::{self, Deadline, PATIENCE};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -10,6 +11,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command};
+use std::time::Duration;
 
 /// A program and its terminal.
 #[derive(Debug)]
@@ -78,21 +80,30 @@ impl Terminal {
     /// # Errors
     /// It does not appear; the message shows what did.
     pub fn expect(&mut self, text: &str) -> Result<String> {
-        let deadline = Deadline::after(PATIENCE);
+        let found = self.appears(text, PATIENCE)?;
+        found.ok_or_else(|| {
+            let within = PATIENCE.as_secs();
+            Error::check(format!("no {text:?} on the terminal within {within} s:\n{}", self.seen))
+        })
+    }
+
+    /// As [`Terminal::expect`]; nothing when it does not appear within this time.
+    ///
+    /// # Errors
+    /// The program ends without it.
+    pub fn appears(&mut self, text: &str, within: Duration) -> Result<Option<String>> {
+        let deadline = Deadline::after(within);
         loop {
             if let Some(at) = self.seen.find(text) {
                 let rest = self.seen.split_off(at + text.len());
-                return Ok(std::mem::replace(&mut self.seen, rest));
+                return Ok(Some(std::mem::replace(&mut self.seen, rest)));
             }
-            let what = format!("{text:?} on the terminal");
-            let more = wait::readable(&self.master, &what, deadline).and_then(|()| self.read());
-            match more {
-                Ok(true) => {}
-                Ok(false) => {
-                    return Err(Error::check(format!("no {what} before its end:\n{}", self.seen)));
-                }
-                Err(error) => return Err(Error::check(format!("{error}:\n{}", self.seen))),
+            match wait::readable(&self.master, "the terminal", deadline) {
+                Err(Error::Deadline { .. }) => return Ok(None),
+                ready => ready?,
             }
+            let more = self.read()?;
+            ensure!(more, "no {text:?} on the terminal before its end:\n{}", self.seen);
         }
     }
 

@@ -77,7 +77,14 @@ fn detached(scene: &mut Scene<'_>) -> Result<()> {
     let id = scene.id.clone();
     scene.start(&[], &id, &["sleep", "1000"])?;
     ensure_eq!(scene.status(&id)?, "RUNNING", "status of a detached container");
-    let line = host::command_line(scene.pid(&id)?);
+    let pid = scene.pid(&id)?;
+    if scene.runtime == Runtime::Runc {
+        // runc's start returns when its init goes on, which is before it executes the program.
+        wait::until("the program of runc's init", PATIENCE, || {
+            Ok((host::command_line(pid) != "runc init").then_some(()))
+        })?;
+    }
+    let line = host::command_line(pid);
     ensure_eq!(line, "sleep 1000", "command line of the process that ctr reports");
     // A second container of this name must be refused and leave the first alone.
     let args = scene.run_args(&["-d"], &id, &["sleep", "1"]);

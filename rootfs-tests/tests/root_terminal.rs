@@ -3,7 +3,10 @@
 use rootfs_tests::error::Result;
 use rootfs_tests::pty::Terminal;
 use rootfs_tests::suite::Scene;
-use rootfs_tests::{ensure, ensure_eq, suite};
+use rootfs_tests::wait::{self, PATIENCE};
+use rootfs_tests::{ensure, ensure_eq, host, suite};
+use rustix::process::Signal;
+use std::time::Duration;
 
 suite!(run_on_a_terminal, keys_reach_the_process, size_follows, exec_on_a_terminal);
 
@@ -63,8 +66,11 @@ fn size_follows(scene: &mut Scene<'_>) -> Result<()> {
     shell.expect("sized-33x99")?;
     shell.send(&sized(44, 122))?;
     shell.resize(44, 122)?;
-    rootfs_tests::host::signal(shell.pid(), rustix::process::Signal::WINCH)?;
-    shell.expect("sized-44x122")?;
+    // `ctr` tells the first size before it listens to the signal, so the first may be too early.
+    wait::until("the new size", PATIENCE, || {
+        host::signal(shell.pid(), Signal::WINCH)?;
+        shell.appears("sized-44x122", Duration::from_millis(500))
+    })?;
     shell.send("exit\n")?;
     ensure_eq!(shell.end()?.0, 0, "exit code");
     Ok(())
