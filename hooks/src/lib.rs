@@ -17,6 +17,7 @@ pub mod config;
 mod error;
 pub mod handler;
 pub mod http;
+pub mod journal;
 pub mod message;
 pub mod record;
 pub mod signal;

@@ -138,6 +138,11 @@ impl Record {
         self.history.push(Entry { at: millis(SystemTime::now()), what });
     }
 
+    /// When the first thing happened: with the id, which container this is.
+    pub fn began(&self) -> Option<u64> {
+        self.history.first().map(|entry| entry.at)
+    }
+
     /// The hook that was begun and not ended, if there is one. Of a preStop
     /// and a postStart hook in parallel, the preStop hook is told.
     pub fn interrupted(&self) -> Option<Hook> {

@@ -44,6 +44,8 @@ const SHIM: &str = "containerd-shim-boathook-v2";
 
 /// Where runtimes keep a directory for each of containerd's namespaces.
 const RUNTIME_STATE: [&str; 2] = ["/run/containerd/runc", "/run/boathook"];
+/// Where the shim keeps records of containers that are gone, on purpose and within bounds.
+pub(crate) const JOURNAL: &str = "/run/boathook/.ended";
 
 /// Bytes of the daemon's log that a failure shows.
 const LOG_TAIL: usize = 3000;
@@ -265,6 +267,8 @@ impl Daemon {
             // Not empty is for the census to find.
             let _ = fs::remove_dir(Path::new(runtime).join(self.name()));
         }
+        // Else it would stay for an hour.
+        let _ = fs::remove_file(Path::new(JOURNAL).join(format!("{}.jsonl", self.name())));
         Ok(())
     }
 

@@ -15,7 +15,8 @@ use protobuf::Message;
 
 use crate::args::Flags;
 use crate::bundle::{self, Record};
-use crate::effects::{DEFAULT_ROOT, hooks};
+use crate::effects::DEFAULT_ROOT;
+use crate::effects::hooks::{self, Lost};
 use crate::failure::{Failure, Result};
 use crate::table::Exit;
 use crate::{proto, socket};
@@ -63,10 +64,12 @@ fn remove(flags: &Flags, bundle: &Path, record: &Record) -> Result<()> {
     let engine = Engine::new(&root);
     if let Ok(container) = engine.open(&flags.id) {
         let dir = root.join(&flags.id);
-        let again = hooks::deliver_again(&container, bundle, &dir, HOOK_LIMIT);
         // The container goes in any case.
-        let _ = again.inspect_err(report);
-        hooks::remove_record(&dir);
+        let lost = Lost::read(container, bundle, &dir).inspect_err(report).ok().flatten();
+        if let Some(lost) = lost {
+            end_lost(flags, lost, record, until);
+        }
+        let _ = hooks::retire_record(&dir).inspect_err(report);
     }
     let left = until.saturating_duration_since(Instant::now());
     let removed = engine.remove(&flags.id, left).map_err(Failure::from);
@@ -78,6 +81,18 @@ fn remove(flags: &Flags, bundle: &Path, record: &Record) -> Result<()> {
         end_group(flags, bundle, &socket, until);
     }
     removed.and(unmounted)
+}
+
+/// Ends a container whose hooks nobody looks after any more; what fails here is
+/// tried again without them.
+fn end_lost(flags: &Flags, mut lost: Lost, record: &Record, until: Instant) {
+    let _ = lost.last_words(HOOK_LIMIT).inspect_err(report);
+    let status = record.exit.as_ref().map_or(KILLED, |exit| exit.status);
+    let left = until.saturating_duration_since(Instant::now());
+    let _ = lost.end(status, left).inspect_err(report);
+    let address =
+        std::env::var("TTRPC_ADDRESS").unwrap_or_else(|_| format!("{}.ttrpc", flags.address));
+    lost.tell(address, flags.namespace.clone());
 }
 
 fn root(flags: &Flags, record: &Record) -> PathBuf {

@@ -59,6 +59,13 @@ pub(crate) struct Live {
     owner: (u32, u32),
 }
 
+impl Live {
+    /// One whose server is lost; nothing but hooks will run in it.
+    fn lost(container: boathook_runtime::Container, bundle: &Path) -> Self {
+        Self { container, bundle: bundle.to_owned(), namespace: "".into(), owner: (0, 0) }
+    }
+}
+
 /// What is kept for one process.
 #[derive(Debug)]
 struct LiveProcess {

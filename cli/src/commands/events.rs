@@ -1,10 +1,10 @@
 //! `boathook events`: what happened to hooks and stops, of all containers that
-//! exist; with `--follow` also what happens from now on.
+//! exist or did lately; with `--follow` also what happens from now on.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use boathook_hooks::record::{Entry, What};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -12,7 +12,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use super::lifecycle::event_line;
 use crate::args::Events;
 use crate::output::{Failure, print};
-use crate::records::{self, Found};
+use crate::records::{self, Found, Key};
 
 pub(crate) fn run(args: &Events) -> Result<(), Failure> {
     // Before the first look, so that nothing happens in between.
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Events) -> Result<(), Failure> {
         }
         let mut found = records::all(&args.place)?;
         found.retain(|it| args.container.as_ref().is_none_or(|id| *id == it.record.id));
-        printed.retain(|path, _| found.iter().any(|it| it.path == *path));
+        printed.retain(|key, _| found.iter().any(|it| it.key() == *key));
         print(&news(&found, &mut printed, args.json)?)?;
         match &watch {
             Some(watch) => watch.wait()?,
@@ -34,20 +34,16 @@ pub(crate) fn run(args: &Events) -> Result<(), Failure> {
 }
 
 /// What has not been printed yet, in the order of time.
-fn news(
-    found: &[Found],
-    printed: &mut HashMap<PathBuf, Entry>,
-    json: bool,
-) -> Result<String, Failure> {
+fn news(found: &[Found], printed: &mut HashMap<Key, Entry>, json: bool) -> Result<String, Failure> {
     let mut fresh: Vec<(&Found, &Entry)> = Vec::new();
     for it in found {
         let history = &it.record.history;
-        let known = printed.get(&it.path);
+        let known = printed.get(&it.key());
         let from = known.and_then(|last| history.iter().rposition(|entry| entry == last));
         let own = &history[from.map_or(0, |at| at + 1)..];
         fresh.extend(own.iter().map(|entry| (it, entry)));
         if let Some(last) = history.last() {
-            printed.insert(it.path.clone(), last.clone());
+            printed.insert(it.key(), last.clone());
         }
     }
     fresh.sort_by_key(|(_, entry)| entry.at);
@@ -133,7 +129,7 @@ mod tests {
             let mut record = Record::new(id, Policy::default());
             let entry = |at: &u64| Entry { at: *at, what: What::GraceExpired };
             record.history = times.iter().map(entry).collect();
-            Found { namespace: "ns".into(), path: id.into(), record }
+            Found { namespace: "ns".into(), record }
         };
         let mut printed = HashMap::new();
         let first = news(&[found("a", &[1, 5]), found("b", &[3])], &mut printed, false).unwrap();

@@ -181,8 +181,7 @@ mod tests {
 
     #[test]
     fn the_json_says_how_long_is_left() {
-        let found =
-            records::Found { namespace: "ns".into(), path: "/nowhere".into(), record: record() };
+        let found = records::Found { namespace: "ns".into(), record: record() };
         let json: serde_json::Value = serde_json::from_str(&json(&found, 15_500).unwrap()).unwrap();
         assert_eq!(json["leftMillis"], 19_500);
         assert_eq!(json["namespace"], "ns");

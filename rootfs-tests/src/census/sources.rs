@@ -1,6 +1,7 @@
 //! Where each kind of thing is read from.
 
 use super::Things;
+use crate::containerd::JOURNAL;
 use crate::error::{Context, Result};
 use crate::host;
 use std::fs;
@@ -170,6 +171,9 @@ fn below(dir: &Path, permanent: usize, things: &mut Things) {
     for entry in entries.flatten() {
         let Ok(kind) = entry.file_type() else { continue };
         let path = entry.path();
+        if path == Path::new(JOURNAL) {
+            continue;
+        }
         let name = match () {
             () if kind.is_dir() => format!("{}/", path.display()),
             () if kind.is_socket() => format!("{} (socket)", path.display()),

@@ -46,8 +46,10 @@ fn remove(
     record: Option<Record>,
     lifecycle: Option<PathBuf>,
 ) -> failure::Result<()> {
-    if let Some(dir) = lifecycle {
-        super::hooks::remove_record(&dir);
+    if let Some(dir) = lifecycle
+        && let Err(failure) = super::hooks::retire_record(&dir)
+    {
+        crate::warning!("record of {}: {failure}", live.container.id());
     }
     live.container.delete(DELETE_LIMIT)?;
     unmount_rootfs(&live.bundle.join("rootfs"))?;

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use boathook_hooks::handler::{ExecAction, HttpGetAction, resolve_port};
 use boathook_hooks::http::{Report, Request};
+use boathook_hooks::journal;
 use boathook_hooks::message::{self, Reason, Whose};
 use boathook_hooks::record::{self, Hook, Record};
 use boathook_hooks::{Config, Handler, Policy};
@@ -28,6 +29,9 @@ use crate::events::lifecycle;
 use crate::failure::{self, ErrorKind, Failure};
 use crate::table::{ContainerNo, HookEnd, Input, Note, Outcome};
 use crate::watch::{Watched, ready, watch};
+
+mod lost;
+pub(crate) use lost::Lost;
 
 /// The argument that makes this program the helper of an httpGet hook.
 pub(crate) const HELPER: &str = "http-hook";
@@ -70,10 +74,13 @@ pub(super) fn policy(
 impl Life {
     /// A container to which nothing has happened. `dir` is its state directory.
     pub(super) fn new(id: &str, policy: Policy, dir: PathBuf) -> failure::Result<Self> {
-        let life =
-            Self { record: Record::new(id, policy), dir: Some(dir), running: HashMap::new() };
+        let life = Self::of(Record::new(id, policy), dir);
         life.write()?;
         Ok(life)
+    }
+
+    fn of(record: Record, dir: PathBuf) -> Self {
+        Self { record, dir: Some(dir), running: HashMap::new() }
     }
 
     /// The container is not to be after all.
@@ -92,8 +99,32 @@ impl Life {
 }
 
 /// Removes the record from a container's state directory.
-pub(crate) fn remove_record(dir: &Path) {
+fn remove_record(dir: &Path) {
     let _ = std::fs::remove_file(dir.join(record::FILE));
+}
+
+/// Moves the record of a container that goes away from its state directory to
+/// the journal.
+pub(crate) fn retire_record(dir: &Path) -> failure::Result<()> {
+    let record = read_record(dir);
+    let added = record.and_then(|record| {
+        let names = dir.parent().and_then(|namespace| Some((namespace.parent()?, namespace)));
+        let (Some(record), Some((root, namespace))) = (record, names) else { return Ok(()) };
+        let name = namespace.file_name().unwrap_or_default().to_string_lossy();
+        journal::add(root, &name, &record).map_err(|e| Failure::sys("write the journal", e))
+    });
+    remove_record(dir);
+    added
+}
+
+fn read_record(dir: &Path) -> failure::Result<Option<Record>> {
+    match std::fs::read(dir.join(record::FILE)) {
+        Ok(json) => serde_json::from_slice(&json)
+            .map(Some)
+            .map_err(|e| Failure::invalid(format!("lifecycle record: {e}"))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Failure::sys("read the lifecycle record", e)),
+    }
 }
 
 /// Whether there is a record in a container's state directory.
@@ -229,42 +260,6 @@ fn begin(
     let (process, _) = container.exec(&spec, stdio, EXEC_LIMIT)?;
     process.start(START_LIMIT)?;
     Ok(process)
-}
-
-/// Runs the preStop hook of a container whose shim was lost while it ran, if
-/// that is so and the container lives. Blocks, at most for `limit`: the
-/// daemon is waiting for the container's removal.
-pub(crate) fn deliver_again(
-    container: &boathook_runtime::Container,
-    bundle: &Path,
-    dir: &Path,
-    limit: Duration,
-) -> failure::Result<()> {
-    let json = match std::fs::read(dir.join(record::FILE)) {
-        Ok(json) => json,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Failure::sys("read the lifecycle record", e)),
-    };
-    let record: Record = serde_json::from_slice(&json)
-        .map_err(|e| Failure::invalid(format!("lifecycle record: {e}")))?;
-    if record.interrupted() != Some(Hook::PreStop) || container.ended() {
-        return Ok(());
-    }
-    match &record.policy.pre_stop {
-        Some(Handler::Exec(exec)) => {
-            let stdio = Stdio::Fds { stdin: None, stdout: None, stderr: None };
-            let process = begin(container, bundle, exec.command.clone(), stdio)?;
-            crate::watch::wait(process.pidfd(), limit);
-            Ok(())
-        }
-        Some(Handler::HttpGet(get)) => {
-            let request = request(get, &record.policy).map_err(Failure::invalid)?;
-            let started = helper::spawn(container, &request)?;
-            crate::watch::wait(started.helper.pidfd(), limit);
-            Ok(())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A pipe of which the end to read from does not block.
