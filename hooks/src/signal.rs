@@ -11,6 +11,14 @@ pub const TERM: i32 = 15;
 /// SIGKILL.
 pub const KILL: i32 = 9;
 
+/// Whether an image may have this for its stop signal: not what cannot be
+/// caught, and none of job control's, whose meaning is another.
+pub fn may_stop(number: i32) -> bool {
+    const CHLD: i32 = 17;
+    const URG: i32 = 23;
+    number != KILL && !(CHLD..=URG).contains(&number)
+}
+
 /// Linux numbers on x86-64 and arm64 (signal(7)); the first name of a number
 /// is the one that is printed.
 const NAMES: [(&str, i32); 34] = [

@@ -72,8 +72,9 @@ pub struct Policy {
     /// Seconds from the stop signal to the end.
     pub grace: u64,
     /// The signal that starts a stop, and that the program gets. None: any
-    /// but SIGKILL. CRI sends the STOPSIGNAL of the image and nothing else, and
-    /// it alone knows it.
+    /// that can be one ([`signal::may_stop`]). CRI sends the STOPSIGNAL of the
+    /// image and nothing else, and it alone knows it: neither the
+    /// specification nor the calls of the daemon say which it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// Who wrote it down.
@@ -114,16 +115,18 @@ impl Policy {
         }
     }
 
-    /// Seconds of grace as a duration.
+    /// The grace period that counts: as the kubelet has it for a pod's end, at
+    /// least a second, so that a hook gets one even where none was meant
+    /// (pkg/kubelet/pod_workers.go, calculateEffectiveGracePeriod).
     pub fn grace(&self) -> Duration {
-        Duration::from_secs(self.grace)
+        Duration::from_secs(self.grace.max(1))
     }
 
     /// Whether this signal is one that starts a stop.
     pub fn stops(&self, number: i32) -> bool {
         match self.signal {
             Some(stop) => number == stop && number != signal::KILL,
-            None => number != signal::KILL,
+            None => signal::may_stop(number),
         }
     }
 }
@@ -381,6 +384,8 @@ mod tests {
         assert_eq!((policy.container.as_str(), policy.pod.as_str()), ("web", "p_ns(u-1)"));
         // The image's STOPSIGNAL, whatever it is, comes by CRI.
         assert!(policy.stops(15) && policy.stops(3) && !policy.stops(9));
+        // These are no image's, and whoever sends them wants no end.
+        assert!([17, 18, 19, 20, 21, 22, 23].iter().all(|number| !policy.stops(*number)));
     }
 
     #[test]
@@ -389,6 +394,7 @@ mod tests {
         let policy =
             read(&[(key, r#"{"gracePeriodSeconds":0,"signal":"quit"}"#)]).unwrap().unwrap();
         assert_eq!((policy.grace, policy.signal), (0, Some(3)));
+        assert_eq!(policy.grace(), Duration::from_secs(1), "a pod's end has a second at least");
         let policy = read(&[(key, "{}"), (IMAGE_SIGNAL, "SIGUSR1")]).unwrap().unwrap();
         assert_eq!((policy.grace, policy.signal), (30, Some(10)));
         for (json, part) in [

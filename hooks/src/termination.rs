@@ -12,7 +12,8 @@
 //! pkg/kubelet/kuberuntime/kuberuntime_container.go): one clock from the stop
 //! signal on; the time the hook took is subtracted in whole seconds, so that
 //! 0.9 s cost nothing; what is left is never less than two seconds; without
-//! grace there is no hook. So the processes get SIGKILL at the latest two
+//! grace there is no hook, which at the end of a whole pod does not occur
+//! ([`crate::Policy::grace`]). So the processes get SIGKILL at the latest two
 //! seconds after the grace period.
 
 use std::time::Duration;
