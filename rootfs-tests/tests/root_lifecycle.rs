@@ -7,32 +7,36 @@ mod crash;
 mod cri;
 #[path = "root_lifecycle/http.rs"]
 mod http;
+#[path = "root_lifecycle/matrix.rs"]
+mod matrix;
+#[path = "root_lifecycle/servers.rs"]
+mod servers;
 #[path = "root_lifecycle/starts.rs"]
 mod starts;
 #[path = "root_lifecycle/stops.rs"]
 mod stops;
+#[path = "root_lifecycle/stuck.rs"]
+mod stuck;
 #[path = "root_lifecycle/support.rs"]
 mod support;
 
-use crash::{daemon_killed_during_a_stop, shim_killed_in_a_hook};
+use crash::{daemon_killed_during_a_stop, shim_killed_in_a_hook, shim_killed_in_a_pods_hook};
 use cri::{backstop, hooks_in_a_pod};
-use http::{http_in_the_containers_network, servers_that_do_not_answer};
+use http::http_in_the_containers_network;
+use matrix::{matrix_of_cri, matrix_of_ctr};
 use starts::{before_the_entrypoint, post_start, post_start_fails, wrong_annotations};
 use stops::{
-    exec_fails, exec_hangs, exec_is_like_the_container, fifty_at_once, grace_of_nothing,
-    hook_out_of_memory, kill_does_not_wait, no_policy, seen_by_people, sleep_and_tcp,
-    stubborn_containers, the_end_during_a_hook,
+    exec_fails, exec_is_like_the_container, fifty_at_once, grace_of_nothing, hook_out_of_memory,
+    kill_does_not_wait, no_policy, seen_by_people, stubborn_containers,
 };
+use stuck::stuck_in_the_kernel;
 
 rootfs_tests::suite!(
     ours:
     exec_is_like_the_container,
     exec_fails,
-    exec_hangs on [Sid],
-    sleep_and_tcp on [Sid],
     grace_of_nothing on [Sid],
     kill_does_not_wait on [Sid],
-    the_end_during_a_hook on [Sid],
     stubborn_containers on [Sid],
     hook_out_of_memory on [Sid],
     no_policy on [Sid],
@@ -42,10 +46,13 @@ rootfs_tests::suite!(
     before_the_entrypoint on [Sid],
     wrong_annotations,
     http_in_the_containers_network on [Sid],
-    servers_that_do_not_answer on [Sid],
     hooks_in_a_pod,
     backstop,
     daemon_killed_during_a_stop,
     shim_killed_in_a_hook,
+    shim_killed_in_a_pods_hook on [Bookworm, Sid],
+    stuck_in_the_kernel on [Sid],
+    matrix_of_ctr on [Sid],
+    matrix_of_cri on [Bookworm, Sid],
     fifty_at_once on [Sid],
 );

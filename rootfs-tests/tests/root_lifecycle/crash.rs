@@ -1,6 +1,9 @@
 //! The daemon or the shim is killed while a stop is under way.
 
-use crate::support::{RUDE, Subject, events, exec, topics};
+use crate::cri::Pod;
+use crate::support::{RUDE, Subject, events, exec, told, topics};
+use rootfs_tests::containerd::CRI_NAMESPACE;
+use rootfs_tests::cri::Cri;
 use rootfs_tests::error::Result;
 use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
@@ -61,18 +64,61 @@ pub(crate) fn shim_killed_in_a_hook(scene: &mut Scene<'_>) -> Result<()> {
     let pid = scene.pid(&subject.id)?;
     subject.kill(scene, "SIGTERM")?;
     subject.logged("hook")?;
-    let shims = host::processes(|line| {
-        line.contains("containerd-shim-boathook") && line.contains(&subject.id)
-    });
-    ensure_eq!(shims.len(), 1, "shims of the container");
-    host::signal(shims[0], Signal::KILL)?;
+    let mut stream = events(scene)?;
+    kill_shim(&subject.id)?;
     wait::gone(pid, PATIENCE)?;
     host::none_left("processes of the hook", |line| line.contains("sleep 4321"))?;
     ensure_eq!(subject.lines("log"), ["ready", "hook", "hook"], "the hook was delivered again");
+    let id = subject.id.clone();
+    let lines =
+        stream.until("the exit", |line| line.contains("/tasks/exit") && line.contains(&id))?;
+    let found = topics(&lines, &id);
+    let last = ["/hooks/started", "/hooks/killed", "/tasks/exit"];
+    ensure!(found.ends_with(&last.map(str::to_owned)), "events {found:?}");
+    check_lost(scene.ctr.namespace(), &id)?;
     scene.stopped(&subject.id).or_else(|error| {
         // The daemon may have forgotten the task by itself.
         if scene.status(&subject.id)?.is_empty() { Ok(()) } else { Err(error) }
     })?;
     let _ = scene.ctr.output(&["task", "delete", "--force", &subject.id]);
     scene.ctr.ok(&["container", "delete", &subject.id]).map(drop)
+}
+
+/// The same in a pod, where the kubelet's own stop waits meanwhile.
+pub(crate) fn shim_killed_in_a_pods_hook(scene: &mut Scene<'_>) -> Result<()> {
+    scene.ctr = scene.daemon.ctr(CRI_NAMESPACE);
+    let hook = exec("echo hook >>/out/log; exec sleep 4322");
+    let annotations = [("pre-stop.boathook.dev/web", hook.as_str())];
+    let pod = Pod::start(scene, &scene.id, &annotations, &[], RUDE)?;
+    pod.subject.logged("ready")?;
+    let pid = scene.pid(&pod.container)?;
+    let socket = scene.daemon.socket();
+    std::thread::scope(|scope| {
+        // What the daemon answers when the shim goes is its affair, and that it answers.
+        let stop = scope.spawn(|| Cri::connect(&socket).map(|cri| cri.stop(&pod.container, 60)));
+        let killed = pod.subject.logged("hook").and_then(|()| kill_shim(&pod.id));
+        let gone = killed.and_then(|()| wait::gone(pid, PATIENCE));
+        let _ = stop.join();
+        gone
+    })?;
+    host::none_left("processes of the hook", |line| line.contains("sleep 4322"))?;
+    ensure_eq!(pod.subject.lines("log"), ["ready", "hook", "hook"], "the hook was delivered again");
+    check_lost(CRI_NAMESPACE, &pod.container)?;
+    pod.end()
+}
+
+fn kill_shim(group: &str) -> Result<()> {
+    let shims =
+        host::processes(|line| line.contains("containerd-shim-boathook") && line.contains(group));
+    ensure_eq!(shims.len(), 1, "shims of {group}");
+    host::signal(shims[0], Signal::KILL)
+}
+
+/// What is written down of a container whose shim was lost in its preStop hook.
+fn check_lost(namespace: &str, id: &str) -> Result<()> {
+    let names = told(namespace, id)?.names();
+    let expected =
+        ["started", "stopping", "hookStarted:preStop", "hookStarted:preStop", "killed", "exited"];
+    ensure_eq!(names, expected, "the record");
+    Ok(())
 }

@@ -11,15 +11,15 @@ use std::fs;
 const POLITE: &str = "trap 'echo quit >>/out/log; exit 5' QUIT TERM; echo ready >>/out/log; while :; do sleep 1000 & wait; done";
 
 /// A pod with one container `web`, whose `/out` a test sees.
-struct Pod {
-    cri: Cri,
-    id: String,
-    container: String,
-    subject: Subject,
+pub(crate) struct Pod {
+    pub(crate) cri: Cri,
+    pub(crate) id: String,
+    pub(crate) container: String,
+    pub(crate) subject: Subject,
 }
 
 impl Pod {
-    fn start(
+    pub(crate) fn start(
         scene: &Scene<'_>,
         name: &str,
         pod: &[(&str, &str)],
@@ -52,7 +52,7 @@ impl Pod {
         record(CRI_NAMESPACE, &self.container)
     }
 
-    fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         self.cri.stop_pod(&self.id)?;
         self.cri.remove_pod(&self.id)
     }

@@ -1,9 +1,9 @@
 //! httpGet hooks against servers in the container's own network.
 
-use crate::support::{RUDE, Subject};
+use crate::support::Subject;
 use rootfs_tests::error::Result;
 use rootfs_tests::suite::Scene;
-use rootfs_tests::{ensure, ensure_eq, host};
+use rootfs_tests::{ensure, ensure_eq};
 
 /// A container that serves one request with this script, and ends with code 5 on SIGTERM.
 fn server(answer: &str) -> String {
@@ -38,34 +38,4 @@ pub(crate) fn http_in_the_containers_network(scene: &mut Scene<'_>) -> Result<()
         ensure!(has(line), "{line:?} is not in {requests:?}");
     }
     Ok(())
-}
-
-/// The stop goes on at its time; a failure is told where there is one.
-pub(crate) fn servers_that_do_not_answer(scene: &mut Scene<'_>) -> Result<()> {
-    let stop = ("stop", r#"{"gracePeriodSeconds":1}"#);
-    // Takes the request and keeps silent.
-    let silent = Subject::new(scene, &format!("{}-silent", scene.id))?;
-    let hook = ("pre-stop", r#"{"httpGet":{"port":8080}}"#);
-    silent.start(scene, &[hook, stop], &[], &server("sleep 1000"))?;
-    let nobody = Subject::new(scene, &format!("{}-nobody", scene.id))?;
-    nobody.start(scene, &[hook, stop], &[], RUDE)?;
-    let garbage = Subject::new(scene, &format!("{}-garbage", scene.id))?;
-    let https = ("pre-stop", r#"{"httpGet":{"port":8080,"scheme":"HTTPS"}}"#);
-    garbage.start(scene, &[https, stop], &[], &server("echo garbage of some length"))?;
-    for subject in [&silent, &nobody, &garbage] {
-        subject.logged("ready")?;
-        subject.kill(scene, "SIGTERM")?;
-    }
-    let (record, code) = silent.end(scene)?;
-    ensure_eq!(code, 5, "exit code; {:?}", record.0);
-    let waited = record.between("hookStarted:preStop", "signalled")?;
-    ensure!(waited >= 990, "the hook had {waited} ms");
-    let (record, code) = nobody.end(scene)?;
-    ensure_eq!(code, 137, "exit code of a container that ignores SIGTERM");
-    let message = record.message("hookFailed")?;
-    ensure!(message.contains("connect: connection refused"), "message {message:?}");
-    let (record, code) = garbage.end(scene)?;
-    ensure_eq!(code, 5, "exit code; {:?}", record.0);
-    ensure!(record.names().contains(&"hookFailed:preStop".to_owned()), "{:?}", record.0);
-    host::none_left("helpers of http hooks", |line| line.contains("http-hook"))
 }

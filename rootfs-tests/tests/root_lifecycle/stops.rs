@@ -1,10 +1,11 @@
 //! Stops: the hook, the signal, the end.
 
 use crate::support::{POLITE, RUDE, Subject, events, exec, topics};
+use rootfs_tests::command::{Run, Stream};
 use rootfs_tests::error::{Context, Error, Result};
 use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
-use rootfs_tests::{command::Run, ensure, ensure_eq, host, workspace};
+use rootfs_tests::{ensure, ensure_eq, host, workspace};
 use std::fs;
 
 /// The shortest grace there is between signal and kill, in milliseconds, less the rounding of the
@@ -12,8 +13,6 @@ use std::fs;
 const MIN_GRACE: u64 = 1_990;
 /// What a busy machine may add to a stop.
 const LATE: u64 = 15_000;
-
-const GRACE_1: (&str, &str) = ("stop", r#"{"gracePeriodSeconds":1}"#);
 
 pub(crate) fn exec_is_like_the_container(scene: &mut Scene<'_>) -> Result<()> {
     let subject = Subject::new(scene, &scene.id)?;
@@ -90,51 +89,13 @@ pub(crate) fn exec_fails(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The hook has its time and no more, the program two seconds, and then all is over.
-pub(crate) fn exec_hangs(scene: &mut Scene<'_>) -> Result<()> {
-    let subject = Subject::new(scene, &scene.id)?;
-    let hook = exec("echo hook >>/out/log; sleep 1000");
-    subject.start(scene, &[("pre-stop", &hook), GRACE_1], &[], RUDE)?;
-    subject.logged("ready")?;
-    subject.kill(scene, "SIGTERM")?;
-    let (record, code) = subject.end(scene)?;
-    ensure_eq!(code, 137, "exit code");
-    ensure_eq!(subject.lines("log"), ["ready", "hook", "term"], "order");
-    let hook = record.between("hookStarted:preStop", "signalled")?;
-    ensure!((990..LATE).contains(&hook), "the hook had {hook} ms");
-    let left = record.between("signalled", "killed")?;
-    ensure!((MIN_GRACE..LATE).contains(&left), "{left} ms from the signal to the end");
-    let names = record.names();
-    ensure!(names.contains(&"graceExpired".to_owned()), "{names:?}");
-    Ok(())
-}
-
-pub(crate) fn sleep_and_tcp(scene: &mut Scene<'_>) -> Result<()> {
-    let subject = Subject::new(scene, &scene.id)?;
-    subject.start(scene, &[("pre-stop", r#"{"sleep":{"seconds":1}}"#)], &[], POLITE)?;
-    subject.logged("ready")?;
-    subject.kill(scene, "SIGTERM")?;
-    let (record, code) = subject.end(scene)?;
-    ensure_eq!(code, 5, "exit code");
-    let slept = record.between("hookStarted:preStop", "hookSucceeded:preStop")?;
-    ensure!((990..LATE).contains(&slept), "slept {slept} ms");
-    let tcp = Subject::new(scene, &format!("{}-tcp", scene.id))?;
-    tcp.start(scene, &[("pre-stop", r#"{"tcpSocket":{"port":80}}"#)], &[], POLITE)?;
-    tcp.logged("ready")?;
-    tcp.kill(scene, "SIGTERM")?;
-    let (record, code) = tcp.end(scene)?;
-    ensure_eq!(code, 5, "exit code");
-    let message = record.message("hookFailed")?;
-    ensure!(message.starts_with("Cannot run handler: invalid handler: "), "message {message:?}");
-    Ok(())
-}
-
-/// No hook then, but never less than two seconds.
+/// As for a pod of the kubelet that is deleted: a second for the hook, two for the program.
 pub(crate) fn grace_of_nothing(scene: &mut Scene<'_>) -> Result<()> {
     let subject = Subject::new(scene, &scene.id)?;
     let stop = ("stop", r#"{"gracePeriodSeconds":0,"signal":"USR1"}"#);
     let script = RUDE.replace("TERM", "USR1");
-    subject.start(scene, &[("pre-stop", &exec("echo hook >>/out/log")), stop], &[], &script)?;
+    let hook = exec("echo hook >>/out/log; exec sleep 1000");
+    subject.start(scene, &[("pre-stop", &hook), stop], &[], &script)?;
     subject.logged("ready")?;
     // Not the stop signal, and the shell ignores it.
     subject.kill(scene, "SIGWINCH")?;
@@ -142,7 +103,9 @@ pub(crate) fn grace_of_nothing(scene: &mut Scene<'_>) -> Result<()> {
     subject.kill(scene, "SIGUSR1")?;
     let (record, code) = subject.end(scene)?;
     ensure_eq!(code, 137, "exit code");
-    ensure_eq!(subject.lines("log"), ["ready", "term"], "what the container saw");
+    ensure_eq!(subject.lines("log"), ["ready", "hook", "term"], "what the container saw");
+    let hook = record.between("hookStarted:preStop", "signalled")?;
+    ensure!(hook >= 990, "the hook had {hook} ms");
     let left = record.between("signalled", "killed")?;
     ensure!((MIN_GRACE..LATE).contains(&left), "{left} ms from the signal to the end");
     Ok(())
@@ -160,23 +123,6 @@ pub(crate) fn kill_does_not_wait(scene: &mut Scene<'_>) -> Result<()> {
     ensure_eq!(code, 137, "exit code");
     ensure_eq!(subject.lines("log"), ["ready", "hook"], "no signal was sent after SIGKILL");
     ensure!(!record.names().contains(&"signalled".to_owned()), "{:?}", record.names());
-    Ok(())
-}
-
-/// The program ends by itself while its hook runs; its code is its own. The hook dies with it, and
-/// which of the two ends is seen first is the kernel's affair.
-pub(crate) fn the_end_during_a_hook(scene: &mut Scene<'_>) -> Result<()> {
-    let subject = Subject::new(scene, &scene.id)?;
-    let script = "echo ready >>/out/log; until test -e /out/go; do sleep 0.05; done; exit 7";
-    let hook = exec("touch /out/go; sleep 1000");
-    subject.start(scene, &[("pre-stop", &hook)], &[], script)?;
-    subject.logged("ready")?;
-    subject.kill(scene, "SIGTERM")?;
-    let (record, code) = subject.end(scene)?;
-    ensure_eq!(code, 7, "exit code");
-    let took = record.between("stopping", "exited")?;
-    ensure!(took < 25_000, "{took} ms, as if the grace period had been waited for");
-    ensure!(!record.names().contains(&"killed".to_owned()), "{:?}", record.names());
     Ok(())
 }
 
@@ -252,12 +198,15 @@ pub(crate) fn no_policy(scene: &mut Scene<'_>) -> Result<()> {
 pub(crate) fn seen_by_people(scene: &mut Scene<'_>) -> Result<()> {
     let subject = Subject::new(scene, &scene.id)?;
     let hook = exec("until test -e /out/go; do sleep 0.05; done");
-    subject.start(scene, &[("pre-stop", &hook)], &[], POLITE)?;
-    subject.logged("ready")?;
-    subject.kill(scene, "SIGTERM")?;
     let cli = workspace::cli()?;
     let run = |args: &[&str]| Ok::<_, Error>(Run::new(&cli).args(args).ok()?.text());
     let namespace = scene.ctr.namespace();
+    let mut follow = std::process::Command::new(&cli);
+    follow.args(["events", "--follow", "-n", namespace, "--container", &subject.id]);
+    let mut followed = Stream::start(follow)?;
+    subject.start(scene, &[("pre-stop", &hook)], &[], POLITE)?;
+    subject.logged("ready")?;
+    subject.kill(scene, "SIGTERM")?;
     let text = run(&["lifecycle", "-n", namespace, &subject.id])?;
     for part in
         ["annotations of boathook.dev", "the preStop hook runs, ", "SIGTERM, grace period 30 s"]
@@ -272,12 +221,18 @@ pub(crate) fn seen_by_people(scene: &mut Scene<'_>) -> Result<()> {
     ensure_eq!(json["state"], "done", "state in {json}");
     let svg = run(&["lifecycle", "-n", namespace, "--svg", &subject.id])?;
     ensure!(svg.starts_with("<svg ") && svg.contains("SIGTERM"), "{svg}");
-    let events = run(&["events", "-n", namespace, "--container", &subject.id])?;
+    let listed = || run(&["events", "-n", namespace, "--container", &subject.id]);
+    let events = listed()?;
     ensure_eq!(events.lines().count(), subject.record(scene)?.names().len(), "events:\n{events}");
     ensure!(events.contains("preStop hook succeeded"), "events:\n{events}");
     let other = Run::new(&cli).args(["lifecycle", "nobody"]).output()?;
     ensure!(other.code == 1 && other.complaint().contains("\"nobody\""), "{}", other.complaint());
-    scene.delete(&subject.id).map(drop)
+    scene.delete(&subject.id)?;
+    ensure!(subject.record(scene).is_err(), "the record is still in the state directory");
+    ensure_eq!(listed()?, events, "events of a container that is gone");
+    let lines = followed.until("the exit", |line| line.contains("exited with 5"))?;
+    ensure_eq!(lines.join("\n"), events, "events, followed");
+    Ok(())
 }
 
 /// In one pod, fifty hooks of a second each run beside each other.

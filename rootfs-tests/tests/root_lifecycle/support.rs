@@ -1,9 +1,10 @@
 //! Containers with annotations, and what is known of them.
 
-use rootfs_tests::command::Stream;
+use rootfs_tests::command::{Run, Stream};
 use rootfs_tests::error::{Context, Error, Result};
 use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
+use rootfs_tests::workspace;
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -102,6 +103,14 @@ pub(crate) fn record(namespace: &str, id: &str) -> Result<Record> {
     let text = fs::read_to_string(&path).during(|| format!("read {path}"))?;
     let json = serde_json::from_str(&text);
     json.map(Record).map_err(|error| Error::check(format!("{path}: {error}")))
+}
+
+/// The record of a container that runs or is gone, as people read it.
+pub(crate) fn told(namespace: &str, id: &str) -> Result<Record> {
+    let args = ["lifecycle", "--json", "-n", namespace, id];
+    let json = Run::new(workspace::cli()?).args(args).ok()?.text();
+    let value = serde_json::from_str(&json);
+    value.map(Record).map_err(|error| Error::check(format!("{error}: {json}")))
 }
 
 impl Record {

@@ -37,7 +37,8 @@ impl Lost {
         let Some(record) = read_record(dir)? else { return Ok(None) };
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::sys("start tokio", e))?;
-        let (life, live) = (Life::of(record, dir.to_owned()), Arc::new(Live::lost(container, bundle)));
+        let (life, live) =
+            (Life::of(record, dir.to_owned()), Arc::new(Live::lost(container, bundle)));
         Ok(Some(Self { life, live, untold: Vec::new(), runtime }))
     }
 
