@@ -94,6 +94,8 @@ fn after_the_death_of_the_server_everything_goes() {
     let server = bundle.serve();
     let init = running(&bundle, &server);
     let shim = server.pid();
+    // Its input ends with the server; it must not end by itself before it is looked at.
+    kill_process(init, Signal::STOP).unwrap();
     kill_process(shim, Signal::KILL).unwrap();
     wait_gone(shim);
     assert!(alive(init), "the container outlives its server");
