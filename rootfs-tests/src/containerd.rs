@@ -56,6 +56,13 @@ pub struct Daemon {
     packages: Packages,
     dir: TempDir,
     child: Option<Child>,
+    /// There was a journal of CRI's containers before, which is not this daemon's to remove.
+    journal_before: bool,
+}
+
+/// The journal of a namespace of containerd.
+fn journal(namespace: &str) -> PathBuf {
+    Path::new(JOURNAL).join(format!("{namespace}.jsonl"))
 }
 
 impl Daemon {
@@ -70,7 +77,8 @@ impl Daemon {
         host::exclusive()?;
         let packages = Packages::get(release)?;
         let dir = host::temp_dir()?;
-        let mut daemon = Self { packages, dir, child: None };
+        let journal_before = journal(CRI_NAMESPACE).exists();
+        let mut daemon = Self { packages, dir, child: None, journal_before };
         daemon.prepare()?;
         daemon.up()?;
         Ok(daemon)
@@ -267,8 +275,12 @@ impl Daemon {
             // Not empty is for the census to find.
             let _ = fs::remove_dir(Path::new(runtime).join(self.name()));
         }
-        // Else it would stay for an hour.
-        let _ = fs::remove_file(Path::new(JOURNAL).join(format!("{}.jsonl", self.name())));
+        // Else they would stay for an hour, and their directory until the next boot.
+        let _ = fs::remove_file(journal(self.name()));
+        if !self.journal_before {
+            let _ = fs::remove_file(journal(CRI_NAMESPACE));
+        }
+        let _ = fs::remove_dir(JOURNAL);
         Ok(())
     }
 
