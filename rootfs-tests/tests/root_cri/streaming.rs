@@ -141,13 +141,15 @@ pub(crate) fn attach(scene: &mut Scene<'_>) -> Result<()> {
     first.expect("got one")?;
     first.hang_up()?;
     let mut second = pod.cri.attach(join(&many, false))?;
-    second.input(b"two\nend\n")?;
-    let said = second.end()?;
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    ensure!(text.ends_with("got two\ngot end\n"), "output after the second attach: {text:?}");
+    second.input(b"two\nthree\n")?;
+    second.expect("got two\ngot three\n")?;
+    // When one of the streams ends, the daemon takes the client off all of them: what comes last
+    // is in the log for certain, not here.
+    second.input(b"end\n")?;
+    second.end()?;
     pod.exited(&many)?;
     ensure_eq!(pod.cri.container_status(&many)?.exit_code, 6, "exit code");
-    pod.logged("many", "got two")?;
+    pod.logged("many", "got end")?;
 
     // With `stdinOnce` the first client's end is the end of input.
     let config = ContainerConfig {
