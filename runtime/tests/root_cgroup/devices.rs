@@ -103,8 +103,8 @@ const OTHER: &str =
 /// looked often enough; `check` sees the group after every update.
 fn update_under_watch(group: &Cgroup, dir: &Path, check: &dyn Fn()) {
     // Beside v1 the first such update opens its table for good, and there the kernel drops the
-    // exceptions a moment before it changes the default (`devcgroup_update_access`): seen once in
-    // some hundred runs. From here on the program alone decides.
+    // exceptions a moment before it changes the default (`devcgroup_update_access`); an open was
+    // refused once. From here on the program alone decides.
     group.update(&parse(OTHER)).unwrap();
     let child = opener(group, dir);
     let (mut updates, mut looks) = (0, 0);

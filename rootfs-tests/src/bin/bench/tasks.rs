@@ -46,7 +46,7 @@ pub(crate) fn task(rig: &Rig) -> Result<Vec<Row>> {
     for other in others(rig) {
         match beside(rig, other) {
             Ok(measured) => rows.extend(measured),
-            // Its faults are not ours: it has been seen to lose exits.
+            // Its faults are not ours: it has been seen to leave calls without an answer.
             Err(error) if other == Which::Rust => rig.left_out(&error)?,
             Err(error) => return Err(error),
         }
