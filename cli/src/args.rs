@@ -32,6 +32,75 @@ pub(crate) enum Command {
     /// Read image layers: apply one, check one, print a diff id.
     #[command(subcommand)]
     Layer(Box<Layer>),
+    /// Unpack an image and mount it.
+    #[command(subcommand)]
+    Image(ImageCommand),
+}
+
+/// The commands of `boathook image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Unpack all layers of an image to a new directory.
+    Unpack(Box<UnpackImage>),
+    /// Mount an image that was unpacked, read-only unless told where to write.
+    Mount {
+        /// What `image unpack` made.
+        image: PathBuf,
+        /// The directory to mount on.
+        on: PathBuf,
+        /// A directory for what is written to the mount; it stays when the mount is gone.
+        #[arg(long, value_name = "DIRECTORY")]
+        writable: Option<PathBuf>,
+        /// What is written need not survive a crash of the machine, and is faster.
+        #[arg(long, requires = "writable")]
+        volatile: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a mount away.
+    Umount {
+        /// The directory that is mounted on.
+        on: PathBuf,
+    },
+}
+
+/// Arguments of `boathook image unpack`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UnpackImage {
+    /// An OCI layout, or an archive of one or of `docker save`.
+    pub(crate) image: PathBuf,
+    /// The directory to make; it must not exist, and appears when all was right.
+    pub(crate) target: PathBuf,
+    /// The image's name, where there are several.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// When it has to be on disk: before the directory appears, or whenever.
+    #[arg(long, value_enum, default_value_t = LayerSync::Layer)]
+    pub(crate) sync: LayerSync,
+    /// Layers at once [default: one for each processor, 4 at the most].
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) workers: Option<usize>,
+    /// Owners on disk, for a user namespace that is mapped so: inside:outside:count, ….
+    #[arg(long, value_name = "RANGES", requires = "map_groups")]
+    pub(crate) map_users: Option<String>,
+    /// The same for groups.
+    #[arg(long, value_name = "RANGES", requires = "map_users")]
+    pub(crate) map_groups: Option<String>,
+    /// It is for mounts made in a user namespace, or unpacked in one.
+    #[arg(long)]
+    pub(crate) user_namespace: bool,
+    #[command(flatten)]
+    pub(crate) limits: LayerLimits,
+    /// Layers [default: 500].
+    #[arg(long, help_heading = "Limits")]
+    pub(crate) max_layers: Option<usize>,
+    /// Bytes of all layers after decompression [default: 128 GiB].
+    #[arg(long, help_heading = "Limits")]
+    pub(crate) max_image_bytes: Option<u64>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The commands of `boathook layer`.
@@ -49,6 +118,9 @@ pub(crate) enum Layer {
         /// When the layer has to be on disk: before its directory appears, or whenever.
         #[arg(long, value_enum, default_value_t = LayerSync::Layer)]
         sync: LayerSync,
+        /// It is for mounts made in a user namespace, or applied in one.
+        #[arg(long)]
+        user_namespace: bool,
         #[command(flatten)]
         limits: LayerLimits,
         /// Print JSON.

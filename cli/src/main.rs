@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Lifecycle(lifecycle) => commands::lifecycle::run(&lifecycle),
         Command::Events(events) => commands::events::run(&events),
         Command::Layer(layer) => commands::layer::run(&layer),
+        Command::Image(image) => commands::image::run(&image),
     };
     exit::of(result)
 }

@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     Hooks(boathook_hooks::Error),
     /// A layer or a file system refused.
     Fs(boathook_fs::Error),
+    /// An image was refused.
+    Image(boathook_image::Error),
     /// An argument that clap cannot judge is wrong.
     Usage(String),
     /// What is wrong, in words.
@@ -26,6 +28,7 @@ impl fmt::Display for Failure {
             Self::Engine(error) => error.fmt(f),
             Self::Hooks(error) => error.fmt(f),
             Self::Fs(error) => error.fmt(f),
+            Self::Image(error) => error.fmt(f),
             Self::Text(text) | Self::Usage(text) => f.write_str(text),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
@@ -47,6 +50,12 @@ impl From<boathook_hooks::Error> for Failure {
 impl From<boathook_fs::Error> for Failure {
     fn from(error: boathook_fs::Error) -> Self {
         Self::Fs(error)
+    }
+}
+
+impl From<boathook_image::Error> for Failure {
+    fn from(error: boathook_image::Error) -> Self {
+        Self::Image(error)
     }
 }
 

@@ -53,6 +53,17 @@ impl Root {
         self.0
     }
 
+    /// A second descriptor of the same directory.
+    ///
+    /// # Errors
+    /// By errno.
+    pub fn try_clone(&self) -> Result<Self> {
+        self.0
+            .try_clone()
+            .map(Self)
+            .map_err(|e| Error::sys("dup", Errno::from_raw(e.raw_os_error().unwrap_or_default())))
+    }
+
     /// What `path` leads to, as an `O_PATH` descriptor; a link at its end is followed.
     ///
     /// # Errors

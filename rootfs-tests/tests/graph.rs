@@ -9,13 +9,14 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which of our crates may depend on which.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("boathook-fs", &[]),
     ("boathook-hooks", &[]),
     ("boathook-init", &[]),
     ("boathook-runtime", &["boathook-fs", "boathook-init"]),
     ("boathook-shim", &["boathook-fs", "boathook-hooks", "boathook-runtime"]),
-    ("boathook-cli", &["boathook-fs", "boathook-hooks", "boathook-runtime"]),
+    ("boathook-image", &["boathook-fs"]),
+    ("boathook-cli", &["boathook-fs", "boathook-hooks", "boathook-image", "boathook-runtime"]),
     ("xtask", &[]),
     ("boathook-fuzz", &["boathook-fs", "boathook-init", "boathook-runtime"]),
     (

@@ -11,14 +11,17 @@ use crate::output::{Failure, print};
 
 pub(crate) fn run(command: &Layer) -> Result<(), Failure> {
     match command {
-        Layer::Apply { blob, target, first, sync, limits, json } => {
+        Layer::Apply { blob, target, first, sync, user_namespace, limits, json } => {
             let options = Options {
                 limits: limits_of(limits),
+                budget: None,
                 first: *first,
                 sync: match sync {
                     LayerSync::Layer => Sync::Layer,
                     LayerSync::None => Sync::None,
                 },
+                owners: None,
+                user_namespace: *user_namespace,
             };
             let (file, format, expected) = open(blob)?;
             let report = layer::apply(file, format, expected, target, &options)?;
@@ -59,7 +62,7 @@ fn format_of(media_type: Option<&str>) -> Result<Format, Failure> {
     })
 }
 
-fn limits_of(given: &LayerLimits) -> Limits {
+pub(super) fn limits_of(given: &LayerLimits) -> Limits {
     let usual = Limits::default();
     Limits {
         entries: given.max_entries.unwrap_or(usual.entries),

@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod events;
+pub(crate) mod image;
 pub(crate) mod layer;
 pub(crate) mod lifecycle;
 pub(crate) mod plan;

@@ -1,5 +1,10 @@
 //! How much a layer may be and hold. An error names the limit by its key.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::tar::Problem;
+
 /// Limits of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -48,5 +53,30 @@ impl Default for Limits {
             sparse_segments: 65_536,
             zstd_window_log: 25,
         }
+    }
+}
+
+/// Decompressed bytes that the layers of one image may have together, whatever threads they are
+/// read by. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    spent: Arc<AtomicU64>,
+    most: u64,
+}
+
+impl Budget {
+    /// For `most` bytes: `image-bytes` in errors.
+    #[must_use]
+    pub fn new(most: u64) -> Self {
+        Self { spent: Arc::default(), most }
+    }
+
+    /// Takes `count` more of them.
+    pub(super) fn spend(&self, count: u64) -> Result<(), Problem> {
+        let before = self.spent.fetch_add(count, Ordering::Relaxed);
+        if before.saturating_add(count) > self.most {
+            return Err(Problem::limit("image-bytes", self.most));
+        }
+        Ok(())
     }
 }

@@ -17,6 +17,7 @@ mod decoder;
 mod digest;
 mod limits;
 mod name;
+mod parents;
 mod staging;
 mod stream;
 mod tar;
@@ -27,15 +28,17 @@ use std::path::Path;
 
 pub use decoder::Format;
 pub use digest::Digest;
-pub use limits::Limits;
+pub use limits::{Budget, Limits};
 pub use name::{Meaning, Name};
-pub use staging::Sync;
+pub use parents::{Applied, inherit};
+pub use staging::{Staging, Sync};
 pub use stream::{Expected, Found};
 pub use tar::{Archive, Entry, Error as TarError, Kind, Problem, Segment, Time, Xattr};
 pub use warnings::Warnings;
 
+use crate::root::Root;
+use crate::rootfs::IdMap;
 use crate::{Error, Result};
-use staging::Staging;
 use stream::Stream;
 
 /// How a layer is applied.
@@ -43,10 +46,18 @@ use stream::Stream;
 pub struct Options {
     /// How much it may be.
     pub limits: Limits,
+    /// What it shares with the other layers of its image.
+    pub budget: Option<Budget>,
     /// It is the lowest layer: there is nothing for whiteouts to hide.
     pub first: bool,
     /// When it has to be on disk.
     pub sync: Sync,
+    /// Owners on disk, for a container whose user namespace is mapped so; what the layer says
+    /// otherwise.
+    pub owners: Option<IdMap>,
+    /// It is for overlay mounts made in a user namespace (`userxattr`, Linux 5.11), perhaps
+    /// applied in one, where there are no device nodes: they are left out then.
+    pub user_namespace: bool,
 }
 
 /// What became of a layer.
@@ -59,6 +70,8 @@ pub struct Report {
     /// Whether it hides everything below it. overlayfs cannot be told so by an
     /// attribute of a layer's root: the list of lower layers ends here.
     pub root_opaque: bool,
+    /// Directories it needs and does not describe; see [`inherit`].
+    pub parents: Vec<Name>,
     /// What was left out without harm.
     pub warnings: Warnings,
 }
@@ -88,13 +101,30 @@ pub fn apply(
     options: &Options,
 ) -> Result<Report> {
     let staging = Staging::new(target)?;
-    let stream = Stream::new(blob, format, expected, &options.limits)?;
-    let mut archive = Archive::new(stream, &options.limits);
-    let outcome = apply::apply(&mut archive, staging.root()?, options)?;
-    let found = archive.into_input().finish()?;
+    let report = apply_to(blob, format, expected, staging.root()?, options)?;
     staging.publish(options.sync)?;
-    let apply::Outcome { entries, root_opaque, warnings } = outcome;
-    Ok(Report { found, entries, root_opaque, warnings })
+    Ok(report)
+}
+
+/// As [`apply`], to `root`, an empty directory that nobody else knows of. It is not published,
+/// not synchronized, and left as it is when there was an error.
+///
+/// # Errors
+/// As for [`apply`].
+pub fn apply_to(
+    blob: impl Read,
+    format: Format,
+    expected: Expected,
+    root: Root,
+    options: &Options,
+) -> Result<Report> {
+    let stream = Stream::new(blob, format, expected, &options.limits)?;
+    let stream = stream.within(options.budget.clone());
+    let mut archive = Archive::new(stream, &options.limits);
+    let outcome = apply::apply(&mut archive, root, options)?;
+    let found = archive.into_input().finish()?;
+    let apply::Outcome { entries, root_opaque, parents, warnings } = outcome;
+    Ok(Report { found, entries, root_opaque, parents, warnings })
 }
 
 /// Reads the layer in `blob` to the end and checks everything that can be
@@ -126,7 +156,8 @@ pub fn verify(
     }
     let found = archive.into_input().finish()?;
     let warnings = Warnings::default();
-    Ok(Report { found, entries: report_entries, root_opaque, warnings })
+    let parents = Vec::new();
+    Ok(Report { found, entries: report_entries, root_opaque, parents, warnings })
 }
 
 /// The digest of the decompressed bytes of `blob`, whatever they are.

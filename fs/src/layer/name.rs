@@ -94,6 +94,13 @@ impl Name {
         Some((Self(parent.to_vec()), last))
     }
 
+    /// The name of the first `count` components.
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        let parts: Vec<&[u8]> = self.components().take(count).collect();
+        Self(parts.join(&b'/'))
+    }
+
     /// The name of `last` in this directory.
     #[must_use]
     pub fn join(&self, last: &[u8]) -> Self {

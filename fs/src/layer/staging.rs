@@ -41,7 +41,7 @@ pub enum Sync {
 
 /// A directory under construction; dropping it removes it.
 #[derive(Debug)]
-pub(super) struct Staging {
+pub struct Staging {
     parent: OwnedFd,
     own: OwnedFd,
     name: OsString,
@@ -51,8 +51,11 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Makes one beside `target`.
-    pub(super) fn new(target: &Path) -> Result<Self> {
+    /// Makes one beside `target`, which must not exist.
+    ///
+    /// # Errors
+    /// EEXIST when there is a target; others by errno.
+    pub fn new(target: &Path) -> Result<Self> {
         let name = target.file_name().ok_or_else(|| {
             Error::invalid(format!("target {}: not the name of a directory", target.display()))
         })?;
@@ -77,15 +80,37 @@ impl Staging {
     }
 
     /// The tree, empty at first.
-    pub(super) fn root(&self) -> Result<Root> {
+    ///
+    /// # Errors
+    /// By errno.
+    pub fn root(&self) -> Result<Root> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         fs::openat(&self.own, TREE, flags, Mode::empty())
             .map(Root::from_fd)
             .map_err(|e| failed("openat", &self.shown, e))
     }
 
+    /// Writes a file at the top of the tree.
+    ///
+    /// # Errors
+    /// By errno.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let root = self.root()?;
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&root, name, flags, Mode::from_raw_mode(0o644))
+            .map_err(|e| failed("openat", Path::new(name), e))?;
+        std::io::Write::write_all(&mut std::fs::File::from(file), bytes).map_err(|e| {
+            let errno = nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+            Error::sys(format!("write({name})"), errno)
+        })
+    }
+
     /// Lets the target appear.
-    pub(super) fn publish(self, sync: Sync) -> Result<()> {
+    ///
+    /// # Errors
+    /// EEXIST when there is a target by now; others by errno.
+    pub fn publish(self, sync: Sync) -> Result<()> {
         if sync == Sync::Layer {
             syncfs(&self.own).map_err(|e| failed("syncfs", &self.shown, e))?;
         }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::decoder::{CHUNK, Decoder, Format, broken};
 use super::digest::Digest;
-use super::limits::Limits;
+use super::limits::{Budget, Limits};
 use super::tar::Problem;
 use crate::{Error, ErrorKind, Result};
 
@@ -48,6 +48,7 @@ pub(super) struct Stream<'l, R> {
     bytes: u64,
     expected: Expected,
     limits: &'l Limits,
+    budget: Option<Budget>,
 }
 
 impl<'l, R: Read> Stream<'l, R> {
@@ -66,7 +67,14 @@ impl<'l, R: Read> Stream<'l, R> {
             bytes: 0,
             expected,
             limits,
+            budget: None,
         })
+    }
+
+    /// Its bytes count for `budget` too.
+    pub(super) fn within(mut self, budget: Option<Budget>) -> Self {
+        self.budget = budget;
+        self
     }
 
     /// Reads what is left, and compares with what was expected.
@@ -92,7 +100,11 @@ impl<'l, R: Read> Stream<'l, R> {
         Ok(found)
     }
 
-    fn check_limits(&self) -> Result<(), Problem> {
+    /// After `count` more bytes.
+    fn check_limits(&self, count: usize) -> Result<(), Problem> {
+        if let Some(budget) = &self.budget {
+            budget.spend(count as u64)?;
+        }
         if self.bytes > self.limits.bytes {
             return Err(Problem::limit("bytes", self.limits.bytes));
         }
@@ -120,7 +132,7 @@ impl<R: Read> BufRead for Stream<'_, R> {
             self.at = 0;
             self.bytes += self.len as u64;
             self.hash.update(self.buffer.get(..self.len).unwrap_or_default());
-            self.check_limits().map_err(broken)?;
+            self.check_limits(self.len).map_err(broken)?;
         }
         Ok(self.buffer.get(self.at..self.len).unwrap_or_default())
     }

@@ -39,6 +39,26 @@ pub struct IdMap {
 }
 
 impl IdMap {
+    /// The user of the host that `inside` stands for.
+    #[must_use]
+    pub fn user(&self, inside: u32) -> Option<u32> {
+        outside(&self.users, inside)
+    }
+
+    /// The group of the host that `inside` stands for.
+    #[must_use]
+    pub fn group(&self, inside: u32) -> Option<u32> {
+        outside(&self.groups, inside)
+    }
+
+    /// Reads ranges `inside:outside:count`, parted by commas, one list for users and one for groups.
+    ///
+    /// # Errors
+    /// `Invalid` naming the list.
+    pub fn parse(users: &str, groups: &str) -> Result<Self> {
+        Ok(Self { users: ranges(users, users)?, groups: ranges(groups, groups)? })
+    }
+
     /// Takes the two options of one mount; `None` when it has neither.
     pub(super) fn of(spec: &MountSpec) -> Result<Option<Self>> {
         let mut map = Self::default();
@@ -58,6 +78,11 @@ impl IdMap {
             }
         }
     }
+}
+
+fn outside(ranges: &[IdRange], inside: u32) -> Option<u32> {
+    let range = ranges.iter().find(|r| inside >= r.inside && inside - r.inside < r.count)?;
+    range.outside.checked_add(inside - range.inside)
 }
 
 /// `0:200000:65536`, more of them after commas.

@@ -1,5 +1,8 @@
 //! Archives written entry by entry, right or wrong as the test wants them.
 
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
 /// An archive under construction.
 #[derive(Default)]
 pub(crate) struct Tarball(Vec<u8>);
@@ -69,11 +72,32 @@ impl Tarball {
     pub(crate) fn pax(self, records: &[(&str, &str)]) -> Self {
         let line = |(key, value): &(&str, &str)| {
             let rest = format!(" {key}={value}\n");
-            let digits = (1..5).find(|d| (rest.len() + d).to_string().len() == *d).unwrap();
+            let digits = (1..8).find(|d| (rest.len() + d).to_string().len() == *d).unwrap();
             format!("{}{rest}", rest.len() + digits)
         };
         let body: String = records.iter().map(line).collect();
         self.entry("pax", b'x', 0, "", body.as_bytes())
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// The last header that was written, with other bytes at `at`, sealed again.
+    pub(crate) fn but(mut self, at: usize, bytes: &[u8]) -> Self {
+        let start = self.0.len() - 512;
+        let mut block: [u8; 512] = self.0[start..].try_into().unwrap();
+        block[at..at + bytes.len()].copy_from_slice(bytes);
+        self.0.truncate(start);
+        self.seal(block);
+        self
+    }
+
+    /// The archive without its end.
+    pub(crate) fn cut(self) -> Vec<u8> {
+        self.0
     }
 
     /// The archive with its end.

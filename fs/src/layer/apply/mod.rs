@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, Read};
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, Timestamps};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::name::{Meaning, Name};
@@ -30,6 +30,7 @@ use super::warnings::Warnings;
 use super::{Limits, Options};
 use crate::error::errno_of;
 use crate::root::Root;
+use crate::rootfs::IdMap;
 use crate::{Error, Result};
 use meta::New;
 use tree::{Missing, Tree, call};
@@ -42,6 +43,7 @@ pub(super) use tree::remove_dir;
 pub(super) struct Outcome {
     pub(super) entries: u64,
     pub(super) root_opaque: bool,
+    pub(super) parents: Vec<Name>,
     pub(super) warnings: Warnings,
 }
 
@@ -53,12 +55,32 @@ pub(super) fn apply<R: Read>(
 ) -> Result<Outcome> {
     let mut applier = Applier::new(root, options)?;
     let mut entries = 0;
-    while let Some(entry) = archive.next_entry()? {
+    while let Some(mut entry) = archive.next_entry()? {
         entries += 1;
+        if let Some(owners) = &options.owners {
+            shift(&mut entry, owners)?;
+        }
         applier.entry(&entry, archive).map_err(|error| in_entry(&entry, error))?;
     }
+    let mut parents = applier.made();
+    if let Some(owners) = &options.owners {
+        applier.own(&parents, owners)?;
+    }
+    parents.retain(|name| !applier.first && !applier.whiteouts.hides(name));
     let root_opaque = applier.finish()?;
-    Ok(Outcome { entries, root_opaque, warnings: applier.warnings })
+    Ok(Outcome { entries, root_opaque, parents, warnings: applier.warnings })
+}
+
+/// The owners of an entry become those that the container's are on disk.
+fn shift(entry: &mut Entry, owners: &IdMap) -> Result<()> {
+    let outside = |what: &str, id: u32| {
+        let text = format!("{what} {id} is not in the mapping of ids; it needs a wider range");
+        in_entry(entry, Error::invalid(text))
+    };
+    let uid = owners.user(entry.uid).ok_or_else(|| outside("owner", entry.uid))?;
+    let gid = owners.group(entry.gid).ok_or_else(|| outside("group", entry.gid))?;
+    (entry.uid, entry.gid) = (uid, gid);
+    Ok(())
 }
 
 /// Names the entry, unless the error does it already.
@@ -71,6 +93,7 @@ struct Applier<'o> {
     new: New,
     limits: &'o Limits,
     first: bool,
+    user_namespace: bool,
     /// Times of directories, set at the end.
     times: BTreeMap<Name, Timestamps>,
     whiteouts: Whiteouts,
@@ -86,6 +109,7 @@ impl<'o> Applier<'o> {
             tree,
             limits: &options.limits,
             first: options.first,
+            user_namespace: options.user_namespace,
             times: BTreeMap::new(),
             whiteouts: Whiteouts::default(),
             space: body::Space::default(),
@@ -213,13 +237,39 @@ impl<'o> Applier<'o> {
         }
     }
 
+    /// Directories that were made for what is in them, and that no entry speaks of.
+    fn made(&mut self) -> Vec<Name> {
+        let made = self.tree.take_made();
+        made.into_iter().filter(|name| !self.times.contains_key(name)).collect()
+    }
+
+    /// They, and the root that no entry speaks of, are the container's root's.
+    fn own(&mut self, parents: &[Name], owners: &IdMap) -> Result<()> {
+        let (Some(uid), Some(gid)) = (owners.user(0), owners.group(0)) else {
+            return Err(Error::invalid("the mapping of ids has no root"));
+        };
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        if !self.times.contains_key(&Name::default()) {
+            fs::chownat(self.tree.root(), c".", uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| failed("fchownat", b".", e))?;
+        }
+        for (above, last) in parents.iter().filter_map(Name::split) {
+            let Ok(dir) = self.tree.directory(&above, Missing::Fail) else { continue };
+            match fs::chownat(dir, last, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => {}
+                other => other.map_err(|e| failed("fchownat", last, e))?,
+            }
+        }
+        Ok(())
+    }
+
     /// What could not be done before all entries were there.
     fn finish(&mut self) -> Result<bool> {
         let whiteouts = std::mem::take(&mut self.whiteouts);
         let root_opaque = match self.first {
             // Nothing lies below the first layer.
             true => false,
-            false => whiteouts.write(&mut self.tree)?,
+            false => whiteouts.write(&mut self.tree, self.user_namespace)?,
         };
         for (name, times) in std::mem::take(&mut self.times) {
             let Some((parent, last)) = name.split() else {

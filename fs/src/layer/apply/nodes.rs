@@ -2,7 +2,7 @@
 
 use rustix::fs::{self, AtFlags, FileType, Mode};
 
-use super::super::tar::{Entry, Kind};
+use super::super::tar::{Entry, Kind, shown};
 use super::{Applier, Missing, Place, failed, meta};
 use crate::{Error, Result};
 
@@ -20,7 +20,20 @@ impl Applier<'_> {
         };
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let device = fs::makedev(major, minor);
-        self.make("mknodat", place, |dir| fs::mknodat(dir, place.last, kind, mode, device))?;
+        let made =
+            self.make("mknodat", place, |dir| fs::mknodat(dir, place.last, kind, mode, device));
+        match made {
+            // No user namespace but the first may make one (Linux has no exception but 0:0).
+            Err(error)
+                if self.user_namespace
+                    && kind != FileType::Fifo
+                    && error.errno() == Some(nix::errno::Errno::EPERM) =>
+            {
+                self.warnings.add(format!("{}: device left out", shown(&entry.path)));
+                return Ok(());
+            }
+            other => other?,
+        }
         let dir = self.tree.directory(place.parent, Missing::Fail)?;
         meta::of_name(dir, place.last, entry, Some(self.new), &mut self.warnings)?;
         let times = meta::times(entry.mtime, entry.atime);

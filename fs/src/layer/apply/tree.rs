@@ -1,5 +1,6 @@
 //! The directories of the tree that is being made, by descriptor.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -40,11 +41,13 @@ pub(super) enum Missing {
 pub(super) struct Tree {
     root: Root,
     frames: Vec<Frame>,
+    /// Directories that were made because something is in them.
+    made: BTreeSet<Name>,
 }
 
 impl Tree {
     pub(super) fn new(root: Root) -> Self {
-        Self { root, frames: Vec::new() }
+        Self { root, frames: Vec::new(), made: BTreeSet::new() }
     }
 
     /// The root directory.
@@ -71,6 +74,11 @@ impl Tree {
         Ok(self.here())
     }
 
+    /// The names of directories that no entry asked for when they were made.
+    pub(super) fn take_made(&mut self) -> BTreeSet<Name> {
+        std::mem::take(&mut self.made)
+    }
+
     /// Forgets what is open: something that a path may lead through is about to change.
     pub(super) fn forget(&mut self) {
         self.frames.clear();
@@ -83,14 +91,23 @@ impl Tree {
         }
     }
 
-    fn step(&self, name: &Name, depth: usize, part: &[u8], missing: Missing) -> Result<OwnedFd> {
+    fn step(
+        &mut self,
+        name: &Name,
+        depth: usize,
+        part: &[u8],
+        missing: Missing,
+    ) -> Result<OwnedFd> {
         let here = self.here();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match fs::openat(here, part, flags, Mode::empty()) {
             Err(Errno::NOENT) if missing == Missing::Make => {
                 let mode = Mode::from_raw_mode(PARENT_MODE);
                 fs::mkdirat(here, part, mode).map_err(|e| call("mkdirat", part, e))?;
-                fs::openat(here, part, flags, Mode::empty()).map_err(|e| call("openat", part, e))
+                let fd = fs::openat(here, part, flags, Mode::empty())
+                    .map_err(|e| call("openat", part, e))?;
+                self.made.insert(name.first(depth + 1));
+                Ok(fd)
             }
             Err(Errno::LOOP | Errno::NOTDIR) => self.through_link(name, depth, missing),
             other => other.map_err(|e| call("openat", part, e)),

@@ -15,6 +15,8 @@ use crate::Result;
 
 /// The attribute of an opaque directory.
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+/// The same where overlayfs is mounted with `userxattr`.
+const USER_OPAQUE: &[u8] = b"user.overlay.opaque";
 
 /// What a layer hides; written when all its entries are there.
 #[derive(Debug, Default)]
@@ -36,10 +38,11 @@ impl Whiteouts {
 
     /// Writes all; returns whether the root is opaque, which no attribute can
     /// say: overlayfs ignores it on the root of a layer.
-    pub(super) fn write(mut self, tree: &mut Tree) -> Result<bool> {
+    pub(super) fn write(mut self, tree: &mut Tree, user_namespace: bool) -> Result<bool> {
+        let attribute = if user_namespace { USER_OPAQUE } else { OPAQUE };
         let root_opaque = self.opaque.contains(&Name::default());
         for directory in &self.opaque {
-            mark(tree, directory)?;
+            mark(tree, directory, attribute)?;
         }
         // In order, so that a directory comes before what is in it.
         for name in std::mem::take(&mut self.hidden) {
@@ -53,7 +56,7 @@ impl Whiteouts {
             let Ok(dir) = tree.directory(&parent, Missing::Fail) else { continue };
             match meta::stat(dir, last) {
                 Ok(_) if is_directory(dir, last) => {
-                    mark(tree, &name)?;
+                    mark(tree, &name, attribute)?;
                     self.opaque.insert(name);
                 }
                 // The layer's own file of that name hides the lower one.
@@ -63,6 +66,21 @@ impl Whiteouts {
             }
         }
         Ok(root_opaque)
+    }
+
+    /// Whether nothing that lower layers have at `name` is seen, the directory itself included.
+    pub(super) fn hides(&self, name: &Name) -> bool {
+        let mut at = name.clone();
+        loop {
+            if self.hidden.contains(&at) {
+                return true;
+            }
+            let Some((parent, _)) = at.split() else { return false };
+            if self.opaque.contains(&parent) {
+                return true;
+            }
+            at = parent;
+        }
     }
 
     /// Whether `directory` or one above it is opaque.
@@ -81,13 +99,13 @@ impl Whiteouts {
 }
 
 /// Makes the directory opaque, unless it is none any more.
-fn mark(tree: &mut Tree, name: &Name) -> Result<()> {
+fn mark(tree: &mut Tree, name: &Name, attribute: &[u8]) -> Result<()> {
     let Some((parent, last)) = name.split() else { return Ok(()) };
     let Ok(dir) = tree.directory(&parent, Missing::Fail) else { return Ok(()) };
     if !is_directory(dir, last) {
         return Ok(());
     }
-    meta::set_xattr(dir, last, OPAQUE, b"y").map_err(|e| failed("setxattr opaque", last, e))
+    meta::set_xattr(dir, last, attribute, b"y").map_err(|e| failed("setxattr opaque", last, e))
 }
 
 fn hide(dir: BorrowedFd<'_>, last: &[u8]) -> Result<()> {
