@@ -58,6 +58,24 @@ const NAMES: [(&str, i32); 34] = [
     ("SYS", 31),
 ];
 
+/// The numbering of CRI's `Signal`: the names without `SIG` in the order of the
+/// alphabet, from 1 on (k8s.io/cri-api, pkg/apis/runtime/v1/api.proto).
+const CRI_NAMES: [&str; 34] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+    "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
+    "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+];
+
+/// The number of a signal that CRI names by its own.
+pub fn of_cri(code: i32) -> Option<i32> {
+    let at = usize::try_from(code.checked_sub(1)?).ok()?;
+    match CRI_NAMES.get(at) {
+        Some(name) => number(name),
+        // The real-time signals follow, one by one.
+        None => Some(code - 1).filter(|number| (RTMIN..=RTMAX).contains(number)),
+    }
+}
+
 /// The number of a signal.
 pub fn number(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
@@ -130,5 +148,28 @@ mod tests {
             assert_eq!(number(&name(n)), Some(n));
         }
         assert_eq!(number(&name(37)), Some(37));
+    }
+
+    #[test]
+    fn cri_has_numbers_of_its_own() {
+        for (code, expected) in [
+            (0, None),
+            (1, Some(6)),
+            (8, Some(1)),
+            (10, Some(2)),
+            (13, Some(9)),
+            (18, Some(3)),
+            (23, Some(15)),
+            (29, Some(10)),
+            (30, Some(12)),
+            (34, Some(25)),
+            (35, Some(34)),
+            (65, Some(64)),
+            (66, None),
+            (-1, None),
+            (i32::MIN, None),
+        ] {
+            assert_eq!(of_cri(code), expected, "{code}");
+        }
     }
 }

@@ -71,10 +71,9 @@ pub struct Policy {
     pub pre_stop: Option<Handler>,
     /// Seconds from the stop signal to the end.
     pub grace: u64,
-    /// The signal that starts a stop, and that the program gets. None: any
-    /// that can be one ([`signal::may_stop`]). CRI sends the STOPSIGNAL of the
-    /// image and nothing else, and it alone knows it: neither the
-    /// specification nor the calls of the daemon say which it is.
+    /// The signal that starts a stop, and that the program gets. None: no
+    /// annotation says, so it is the image's, which the daemon knows
+    /// ([`settle_signal`](Self::settle_signal)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// Who wrote it down.
@@ -122,7 +121,16 @@ impl Policy {
         Duration::from_secs(self.grace.max(1))
     }
 
-    /// Whether this signal is one that starts a stop.
+    /// Fills in the stop signal where no annotation says: `told` by the
+    /// daemon, which may not have answered. Then it is SIGTERM, except in pods:
+    /// CRI will send the right one, whichever that is.
+    pub fn settle_signal(&mut self, told: Option<i32>) {
+        let unknown = || self.pod.is_empty().then_some(signal::TERM);
+        self.signal = self.signal.or(told).or_else(unknown);
+    }
+
+    /// Whether this signal is one that starts a stop: the stop signal, or as
+    /// long as that is not known any that can be one ([`signal::may_stop`]).
     pub fn stops(&self, number: i32) -> bool {
         match self.signal {
             Some(stop) => number == stop && number != signal::KILL,
@@ -135,7 +143,6 @@ impl Policy {
 struct Names<'a> {
     /// Under these an annotation is meant for it.
     own: Vec<&'a str>,
-    in_pod: bool,
 }
 
 impl<'a> Names<'a> {
@@ -145,9 +152,9 @@ impl<'a> Names<'a> {
             Some("sandbox") => None,
             Some(_) => {
                 let name = annotations.get(CRI_NAME)?;
-                Some(Self { own: vec![name], in_pod: true })
+                Some(Self { own: vec![name] })
             }
-            None => Some(Self { own: vec![id, "self"], in_pod: false }),
+            None => Some(Self { own: vec![id, "self"] }),
         }
     }
 
@@ -229,7 +236,7 @@ impl<'a> Own<'a> {
             order,
             pre_stop: handler(self.pre_stop)?,
             grace,
-            signal: signal_of(signal, names, annotations)?,
+            signal: signal_of(signal, annotations)?,
             origin: Origin::Annotations,
             ports: ports(annotations)?,
             container: names.container(),
@@ -259,13 +266,8 @@ fn stop(json: &str) -> Result<(u64, Option<i32>), String> {
     Ok((grace, number.transpose()?))
 }
 
-/// The stop signal: what the annotation says, else what the image says, else
-/// SIGTERM, except in pods, where CRI sends the right one.
-fn signal_of(
-    given: Option<i32>,
-    names: &Names<'_>,
-    annotations: &HashMap<String, String>,
-) -> Result<Option<i32>> {
+/// The stop signal: what our annotation says, else what one of the image's says.
+fn signal_of(given: Option<i32>, annotations: &HashMap<String, String>) -> Result<Option<i32>> {
     if given.is_some() {
         return Ok(given);
     }
@@ -274,8 +276,7 @@ fn signal_of(
             Some(number) => Ok(Some(number)),
             None => Err(Error::annotation(IMAGE_SIGNAL, format!("{name:?} is not a signal"))),
         },
-        None if names.in_pod => Ok(None),
-        None => Ok(Some(signal::TERM)),
+        None => Ok(None),
     }
 }
 
@@ -318,7 +319,7 @@ fn backstop(names: &Names<'_>, annotations: &HashMap<String, String>) -> Result<
         order: Order::AfterStart,
         pre_stop: pre_stop.transpose()?,
         grace,
-        signal: signal_of(None, names, annotations)?,
+        signal: signal_of(None, annotations)?,
         origin: Origin::Kubelet,
         ports: ports(annotations)?,
         container: names.container(),
@@ -359,9 +360,11 @@ mod tests {
     #[test]
     fn a_bare_container_is_its_id_or_self() {
         for key in ["pre-stop.boathook.dev/c1", "pre-stop.boathook.dev/self"] {
-            let policy = read(&[(key, SLEEP)]).unwrap().unwrap();
-            assert_eq!((policy.grace, policy.signal), (30, Some(15)), "{key}");
+            let mut policy = read(&[(key, SLEEP)]).unwrap().unwrap();
+            assert_eq!((policy.grace, policy.signal), (30, None), "{key}");
             assert!(policy.pre_stop.is_some());
+            // The daemon did not say.
+            policy.settle_signal(None);
             assert!(policy.stops(15) && !policy.stops(1) && !policy.stops(9));
         }
         let both = [("pre-stop.boathook.dev/c1", SLEEP), ("pre-stop.boathook.dev/self", SLEEP)];
@@ -380,12 +383,17 @@ mod tests {
         let with = |key| read(&[&pod[..], &[(key, SLEEP)]].concat()).unwrap();
         assert_eq!(with("post-start.boathook.dev/self"), None);
         assert_eq!(with("post-start.boathook.dev/c1"), None);
-        let policy = with("post-start.boathook.dev/web").unwrap();
+        let mut policy = with("post-start.boathook.dev/web").unwrap();
         assert_eq!((policy.container.as_str(), policy.pod.as_str()), ("web", "p_ns(u-1)"));
-        // The image's STOPSIGNAL, whatever it is, comes by CRI.
+        // As long as it is not known, the image's STOPSIGNAL is what CRI will send.
+        policy.settle_signal(None);
         assert!(policy.stops(15) && policy.stops(3) && !policy.stops(9));
         // These are no image's, and whoever sends them wants no end.
         assert!([17, 18, 19, 20, 21, 22, 23].iter().all(|number| !policy.stops(*number)));
+        policy.settle_signal(Some(3));
+        assert!(policy.stops(3) && !policy.stops(15) && !policy.stops(1));
+        policy.settle_signal(Some(15));
+        assert_eq!(policy.signal, Some(3), "it was known");
     }
 
     #[test]

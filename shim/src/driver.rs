@@ -228,7 +228,8 @@ mod tests {
             };
             let (inbox, messages) = Inbox::new();
             let publisher = Publisher::start("/nowhere".to_owned(), "ns".to_owned());
-            let driver = Driver::new(Effects::new(inbox, publisher, "ns".to_owned(), file));
+            let driver =
+                Driver::new(Effects::new(inbox, publisher, ("ns".to_owned(), String::new()), file));
             let begun = Instant::now();
             driver.run(messages).await.unwrap();
             assert!(begun.elapsed() >= IDLE_LIMIT, "it ended after {:?}", begun.elapsed());

@@ -85,6 +85,8 @@ pub(crate) struct Effects {
     inbox: Inbox,
     publisher: Publisher,
     namespace: Arc<str>,
+    /// The daemon's gRPC socket.
+    daemon: Arc<str>,
     socket: SocketFile,
     engines: HashMap<PathBuf, Engine>,
     creating: HashMap<ContainerNo, Cancel>,
@@ -100,13 +102,14 @@ impl Effects {
     pub(crate) fn new(
         inbox: Inbox,
         publisher: Publisher,
-        namespace: String,
+        (namespace, daemon): (String, String),
         socket: SocketFile,
     ) -> Self {
         Self {
             inbox,
             publisher,
             namespace: namespace.into(),
+            daemon: daemon.into(),
             socket,
             engines: HashMap::new(),
             creating: HashMap::new(),

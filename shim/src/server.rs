@@ -45,6 +45,8 @@ pub struct Setup {
     pub socket: SocketFile,
     /// containerd's namespace.
     pub namespace: String,
+    /// The daemon's gRPC socket, for what it knows of a container.
+    pub address: String,
     /// The daemon's ttrpc socket, for events.
     pub ttrpc_address: String,
     /// Options of the group.
@@ -107,7 +109,8 @@ async fn serve(setup: Setup) -> Result<()> {
     let mut server =
         Server::new().add_listener(Listener::new(incoming)).register_service(service.methods());
     let publisher = Publisher::start(setup.ttrpc_address, setup.namespace.clone());
-    let effects = Effects::new(inbox, publisher, setup.namespace, setup.socket);
+    let daemon = (setup.namespace, setup.address);
+    let effects = Effects::new(inbox, publisher, daemon, setup.socket);
     let driver = Driver::new(effects);
     server
         .start()

@@ -64,6 +64,7 @@ pub fn start(flags: &Flags) -> Result<Role> {
                 listener,
                 socket: file,
                 namespace: flags.namespace.clone(),
+                address: flags.address.clone(),
                 ttrpc_address: request
                     .ttrpc_address
                     .clone()

@@ -12,7 +12,7 @@ use boathook_runtime::{Cancel, Create, CreateOptions, Created, Engine, Process, 
 use oci_spec::runtime::LinuxIdMappingBuilder;
 use tokio::task::spawn_blocking;
 
-use super::hooks::{self, Life};
+use super::hooks::{self, Life, Unsettled};
 use super::{Delivery, Effects, Live, LiveProcess, pid};
 use crate::bundle::Record;
 use crate::failure;
@@ -80,11 +80,12 @@ impl Opened {
 impl Effects {
     pub(super) fn create(&mut self, no: ContainerNo, init: ProcessNo, request: Box<CreateRequest>) {
         let (root, engine) = self.engine(request.options.root.as_deref());
-        let (inbox, namespace) = (self.inbox.clone(), Arc::clone(&self.namespace));
+        let inbox = self.inbox.clone();
+        let (namespace, daemon) = (Arc::clone(&self.namespace), Arc::clone(&self.daemon));
         let cancel = Cancel::default();
         self.creating.insert(no, cancel.clone());
         spawn_blocking(move || {
-            let new = create(&engine, root, &namespace, &request, &cancel).map(Box::new);
+            let new = create(&engine, root, (&namespace, &daemon), &request, &cancel).map(Box::new);
             inbox.deliver(Delivery::Created(no, init, new));
         });
     }
@@ -155,12 +156,14 @@ impl Effects {
 fn create(
     engine: &Engine,
     root: PathBuf,
-    namespace: &Arc<str>,
+    (namespace, daemon): (&Arc<str>, &str),
     request: &CreateRequest,
     cancel: &Cancel,
 ) -> failure::Result<NewContainer> {
     let spec = spec::load(&request.bundle)?;
     let policy = hooks::policy(&request.id, spec.annotations().as_ref())?;
+    // The daemon may think about it while the container is made.
+    let policy = policy.map(|policy| Unsettled::new(policy, (daemon, namespace), &request.id));
     let options = &request.options;
     let mut record = Record { root, ..Record::default() };
     if options.root.is_some() {
@@ -191,7 +194,7 @@ fn create(
     let state_dir = record.root.join(&request.id);
     let connected = opened.with(console).and_then(|streams| {
         record.write(&live.bundle)?;
-        let begun = policy.map(|policy| {
+        let begun = policy.map(Unsettled::settle).map(|policy| {
             Life::new(&request.id, (*policy).clone(), state_dir).map(|life| (life, policy))
         });
         Ok((streams, begun.transpose()?))

@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use super::{Effects, Live, START_LIMIT};
 use crate::events::lifecycle;
 use crate::failure::{self, ErrorKind, Failure};
+use crate::stop_signal::Question;
 use crate::table::{ContainerNo, HookEnd, Input, Note, Outcome};
 use crate::watch::{Watched, ready, watch};
 
@@ -69,6 +70,32 @@ pub(super) fn policy(
     Policy::read(id, annotations, || Config::load(None))
         .map(|policy| policy.map(Box::new))
         .map_err(|e| Failure::invalid(e.to_string()))
+}
+
+/// A policy of which the stop signal may have to come from the daemon.
+pub(super) struct Unsettled {
+    policy: Box<Policy>,
+    question: Option<failure::Result<Question>>,
+}
+
+impl Unsettled {
+    /// Asks the daemon, in case it has to.
+    pub(super) fn new(policy: Box<Policy>, (daemon, namespace): (&str, &str), id: &str) -> Self {
+        let question = policy.signal.is_none().then(|| Question::ask(daemon, namespace, id));
+        Self { policy, question }
+    }
+
+    /// The policy with what the daemon says.
+    pub(super) fn settle(self) -> Box<Policy> {
+        let Self { mut policy, question } = self;
+        if let Some(question) = question {
+            let told = question.and_then(Question::answer).inspect_err(|failure| {
+                crate::warning!("stop signal of {}: {failure}", policy.container);
+            });
+            policy.settle_signal(told.ok());
+        }
+        policy
+    }
 }
 
 impl Life {
