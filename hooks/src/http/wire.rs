@@ -275,6 +275,49 @@ mod tests {
         }
     }
 
+    /// Has no end, and counts what was taken of it.
+    struct Endless(u64);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            buffer.fill(b'x');
+            self.0 += buffer.len() as u64;
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn of_a_body_no_more_is_read_than_the_kubelet_takes() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // Its figure, and no constant of ours; a read of 4 KiB may go beyond it.
+        let most = 10_240_u64.next_multiple_of(4096);
+        for (body, rest, taken) in [
+            (Body::UntilClosed, 0, most),
+            (Body::Chunked, 0, most),
+            (Body::Length(10_240), 0, most),
+            (Body::Length(10_240), 10_240, 0),
+            (Body::Length(10), 9, 4096),
+            // Closed unread.
+            (Body::Length(10_241), 0, 0),
+            (Body::Length(u64::MAX), 0, 0),
+            (Body::Length(0), 0, 0),
+        ] {
+            let mut stream = Endless(0);
+            discard(&mut stream, &tcp, body, vec![b'x'; rest]);
+            assert_eq!(stream.0, taken, "{body:?}, {rest} bytes of which were there");
+        }
+    }
+
+    #[test]
+    fn a_body_that_does_not_come_is_not_waited_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let begun = Instant::now();
+        discard(&mut &tcp, &tcp, Body::UntilClosed, Vec::new());
+        assert!(begun.elapsed() >= Duration::from_millis(1_990), "{:?}", begun.elapsed());
+    }
+
     #[test]
     fn endless_headers_have_an_end() {
         let line = b"X: y\r\n".iter().cycle().copied();

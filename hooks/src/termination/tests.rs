@@ -51,6 +51,30 @@ fn grace_of_nothing_one_two_and_thirty() {
     }
 }
 
+/// The kubelet's figure and no constant of ours (minimumGracePeriodInSeconds in
+/// pkg/kubelet/kuberuntime/kuberuntime_manager.go).
+#[test]
+fn the_program_has_two_seconds_however_little_is_left() {
+    let two = Duration::from_millis(2000);
+    for (grace, took) in [(0, 0), (1, 1000), (2, 1999), (30, 29_999), (30, 30_000)] {
+        let stopped =
+            if grace == 0 { vec![(STOP, 0)] } else { vec![(STOP, 0), (Input::HookEnded, took)] };
+        let (machine, actions) = run(grace, &stopped);
+        let Some(Action::Arm(clock, left)) = actions.last().copied() else {
+            panic!("no clock after {took} of {grace} s: {actions:?}")
+        };
+        // 1.999 s of two cost one of them, 29.999 of thirty 29.
+        assert_eq!((actions.first(), left), (Some(&Action::Signal), two), "{took} of {grace} s");
+        let at = millis(took);
+        let early = at + two - millis(1);
+        let (machine, actions) = machine.apply(Input::Elapsed(clock), early);
+        assert!(!actions.contains(&Action::KillAll), "killed after {early:?}");
+        let Some(Action::Arm(clock, _)) = actions.last().copied() else { panic!("{actions:?}") };
+        let (_, actions) = machine.apply(Input::Elapsed(clock), at + two);
+        assert!(actions.contains(&Action::KillAll), "{took} of {grace} s: {actions:?}");
+    }
+}
+
 #[test]
 fn what_somebody_else_spent_counts() {
     let spent = Input::Stop { hook: false, spent: millis(4900) };
