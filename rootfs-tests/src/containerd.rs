@@ -194,7 +194,7 @@ impl Daemon {
         Ok(cri)
     }
 
-    /// Makes the two images of [`crate::image`] known in a namespace.
+    /// Makes the images of [`crate::image`] known in a namespace.
     ///
     /// # Errors
     /// The import fails.
@@ -207,7 +207,12 @@ impl Daemon {
             // CRI learns of images by an event of its own.
             let cri = self.cri()?;
             wait::until("CRI's knowledge of the images", PATIENCE, || {
-                Ok((cri.has_image(image::PAUSE)? && cri.has_image(image::BUSYBOX)?).then_some(()))
+                for name in [image::PAUSE, image::BUSYBOX, image::QUITTER] {
+                    if !cri.has_image(name)? {
+                        return Ok(None);
+                    }
+                }
+                Ok(Some(()))
             })?;
         }
         Ok(())

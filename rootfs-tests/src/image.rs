@@ -1,8 +1,8 @@
 //! A real OCI image made of Debian's static busybox.
 //!
-//! One layer, two names: [`BUSYBOX`] for containers and [`PAUSE`] for pod sandboxes. The archive is
-//! an OCI image layout in a tar, as `ctr image import` reads it; the same input gives the same
-//! digests.
+//! One layer, three names: [`BUSYBOX`] for containers, [`QUITTER`] for one with a stop signal of its
+//! own, and [`PAUSE`] for pod sandboxes. The archive is an OCI image layout in a tar, as `ctr image import`
+//! reads it; the same input gives the same digests.
 
 use crate::command::Run;
 use crate::error::{Context, Error, Result};
@@ -16,11 +16,13 @@ use tar::{Builder, EntryType, Header};
 
 /// The image for containers: a shell by default.
 pub const BUSYBOX: &str = "docker.io/library/boathook-busybox:1";
+/// The same with `STOPSIGNAL SIGQUIT`.
+pub const QUITTER: &str = "docker.io/library/boathook-quitter:1";
 /// The image for pod sandboxes: a process that sleeps and collects orphans.
 pub const PAUSE: &str = "docker.io/library/boathook-pause:1";
 
 /// Counts up when the image's content changes.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// An ordinary user of the image, `boat`, whose primary group has the same number.
 pub const USER: u32 = 1000;
@@ -77,8 +79,14 @@ fn build(busybox: &Path) -> Result<Vec<u8>> {
     let mut blobs = vec![packed];
     let mut manifests = Vec::new();
     let pause = ["/bin/sh", "-c", PAUSE_SCRIPT];
-    for (name, command) in [(BUSYBOX, &["/bin/sh"][..]), (PAUSE, &pause[..])] {
-        let config = config(&diff_id, command).to_string().into_bytes();
+    let shell = ["/bin/sh"];
+    let images = [
+        (BUSYBOX, &shell[..], None),
+        (QUITTER, &shell[..], Some("SIGQUIT")),
+        (PAUSE, &pause[..], None),
+    ];
+    for (name, command, stop_signal) in images {
+        let config = config(&diff_id, command, stop_signal).to_string().into_bytes();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -117,20 +125,24 @@ fn build(busybox: &Path) -> Result<Vec<u8>> {
     tar.finish()
 }
 
-fn config(diff_id: &str, command: &[&str]) -> Value {
+fn config(diff_id: &str, command: &[&str], stop_signal: Option<&str>) -> Value {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     };
+    let mut run = json!({
+        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "Cmd": command,
+        "WorkingDir": "/",
+    });
+    if let Some(signal) = stop_signal {
+        run["StopSignal"] = signal.into();
+    }
     json!({
         "architecture": architecture,
         "os": "linux",
-        "config": {
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-            "Cmd": command,
-            "WorkingDir": "/",
-        },
+        "config": run,
         "rootfs": { "type": "layers", "diff_ids": [diff_id] },
         "history": [{ "created_by": "busybox-static" }],
     })

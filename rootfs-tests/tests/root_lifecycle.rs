@@ -9,8 +9,12 @@ mod cri;
 mod http;
 #[path = "root_lifecycle/matrix.rs"]
 mod matrix;
+#[path = "root_lifecycle/posts.rs"]
+mod posts;
 #[path = "root_lifecycle/servers.rs"]
 mod servers;
+#[path = "root_lifecycle/signals.rs"]
+mod signals;
 #[path = "root_lifecycle/starts.rs"]
 mod starts;
 #[path = "root_lifecycle/stops.rs"]
@@ -20,14 +24,16 @@ mod stuck;
 #[path = "root_lifecycle/support.rs"]
 mod support;
 
-use crash::{daemon_killed_during_a_stop, shim_killed_in_a_hook, shim_killed_in_a_pods_hook};
+use crash::{daemon_killed_during_stops, shim_killed_in_a_hook, shim_killed_in_a_pods_hook};
 use cri::{backstop, hooks_in_a_pod};
-use http::http_in_the_containers_network;
+use http::{http_in_the_containers_network, http_is_asked_again};
 use matrix::{matrix_of_cri, matrix_of_ctr};
+use posts::{post_starts_before_the_entrypoint, post_starts_of_cri, post_starts_of_ctr};
+use signals::{image_signal_in_a_pod, image_signal_of_ctr, image_signal_unknown};
 use starts::{before_the_entrypoint, post_start, post_start_fails, wrong_annotations};
 use stops::{
-    exec_fails, exec_is_like_the_container, fifty_at_once, grace_of_nothing, hook_out_of_memory,
-    kill_does_not_wait, no_policy, seen_by_people, stubborn_containers,
+    exec_fails, exec_is_like_the_container, fifty_at_once, hook_out_of_memory, kill_does_not_wait,
+    no_policy, seen_by_people, short_graces, stubborn_containers,
 };
 use stuck::stuck_in_the_kernel;
 
@@ -35,7 +41,7 @@ rootfs_tests::suite!(
     ours:
     exec_is_like_the_container,
     exec_fails,
-    grace_of_nothing on [Sid],
+    short_graces on [Sid],
     kill_does_not_wait on [Sid],
     stubborn_containers on [Sid],
     hook_out_of_memory on [Sid],
@@ -46,9 +52,16 @@ rootfs_tests::suite!(
     before_the_entrypoint on [Sid],
     wrong_annotations,
     http_in_the_containers_network on [Sid],
+    http_is_asked_again on [Bookworm, Sid],
+    post_starts_of_ctr on [Sid],
+    post_starts_of_cri on [Bookworm, Sid],
+    post_starts_before_the_entrypoint on [Sid],
     hooks_in_a_pod,
+    image_signal_in_a_pod,
+    image_signal_of_ctr,
+    image_signal_unknown on [Sid],
     backstop,
-    daemon_killed_during_a_stop,
+    daemon_killed_during_stops,
     shim_killed_in_a_hook,
     shim_killed_in_a_pods_hook on [Bookworm, Sid],
     stuck_in_the_kernel on [Sid],

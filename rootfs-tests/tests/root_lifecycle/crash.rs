@@ -1,59 +1,127 @@
 //! The daemon or the shim is killed while a stop is under way.
 
 use crate::cri::Pod;
+use crate::stuck::Tar;
 use crate::support::{RUDE, Subject, events, exec, told, topics};
 use rootfs_tests::containerd::CRI_NAMESPACE;
 use rootfs_tests::cri::Cri;
-use rootfs_tests::error::Result;
+use rootfs_tests::error::{Context, Error, Result};
 use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host};
 use rustix::process::Signal;
+use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The container ends on time without the daemon; what happened is told when it is back, in order.
-pub(crate) fn daemon_killed_during_a_stop(scene: &mut Scene<'_>) -> Result<()> {
-    let subject = Subject::new(scene, &scene.id)?;
-    let hook = exec("echo hook >>/out/log; until test -e /out/go; do sleep 0.05; done");
-    let stop = ("stop", r#"{"gracePeriodSeconds":6}"#);
-    subject.start(scene, &[("pre-stop", &hook), stop], &[], RUDE)?;
-    subject.logged("ready")?;
-    let pid = scene.pid(&subject.id)?;
-    subject.kill(scene, "SIGTERM")?;
-    subject.logged("hook")?;
+/// A container that was at some moment of its stop when the daemon was killed.
+struct Caught {
+    subject: Subject,
+    pid: u32,
+    /// The last thing that happened before.
+    moment: &'static str,
+    /// What the shim has to tell of since then.
+    untold: &'static [&'static str],
+    /// Milliseconds from the begin of the stop to the kill, at least.
+    grace: u64,
+}
+
+/// Each container ends on time without the daemon; what happened is told when it is back, in order.
+pub(crate) fn daemon_killed_during_stops(scene: &mut Scene<'_>) -> Result<()> {
+    let mut tar = Tar::mount(scene.daemon.dir().join("out").join(format!("{}-tar", scene.id)))?;
+    let all = catch(scene, &tar)?;
     scene.daemon.kill()?;
-    std::fs::write(subject.out.join("go"), "")
-        .map_err(|source| rootfs_tests::Error::Io { what: "let the hook go".into(), source })?;
-    subject.logged("term")?;
-    wait::gone(pid, PATIENCE)?;
-    let before = wait::until("the exit in the record", PATIENCE, || {
-        let record = subject.record(scene)?;
-        Ok(record.names().contains(&"exited".to_owned()).then_some(record))
-    })?;
-    let killed = before.between("stopping", "killed")?;
-    ensure!((5_990..25_000).contains(&killed), "{killed} ms to the kill, with no daemon");
+    fs::write(all[1].subject.out.join("go"), "").during(|| "let the hook go")?;
+    tar.let_go()?;
+    let mut before = Vec::new();
+    for it in &all {
+        wait::gone(it.pid, PATIENCE)?;
+        before.push(wait::until("the exit in the record", PATIENCE, || {
+            let record = it.subject.record(scene)?;
+            Ok(record.names().contains(&"exited".to_owned()).then_some(record))
+        })?);
+    }
     scene.daemon.up()?;
     let mut stream = events(scene)?;
-    let (record, code) = subject.end(scene)?;
-    ensure_eq!(code, 137, "exit code, after the daemon came back");
-    ensure_eq!(record.names(), before.names(), "nothing happened since");
-    let id = subject.id.clone();
+    for (it, before) in all.iter().zip(&before) {
+        let killed = before.between("stopping", "killed")?;
+        let late = it.grace + 20_000;
+        ensure!((it.grace - 10..late).contains(&killed), "{}: killed after {killed} ms", it.moment);
+        let (record, code) = it.subject.end(scene)?;
+        ensure_eq!(code, 137, "{}: exit code, after the daemon came back", it.moment);
+        ensure_eq!(record.names(), before.names(), "{}: nothing happened since", it.moment);
+    }
     // The shim's last event: the daemon's own may overtake those that had to wait for it.
-    let deleted = |line: &str| line.contains(" /tasks/delete ") && line.contains(&id);
-    let lines = stream.until("the task's deletion", deleted)?;
-    // The subscription may have come after the first of them.
-    let found = topics(&lines, &subject.id);
-    let all = [
+    let deleted =
+        |line: &str, it: &Caught| line.contains(" /tasks/delete ") && line.contains(&it.subject.id);
+    let mut left: Vec<&Caught> = all.iter().collect();
+    let lines = stream.until("the tasks' deletion", |line| {
+        left.retain(|it| !deleted(line, it));
+        left.is_empty()
+    })?;
+    for it in &all {
+        // The subscription may have come after the first of them.
+        let found = topics(&lines, &it.subject.id);
+        let found: Vec<&str> = found.iter().map(String::as_str).collect();
+        ensure!(it.untold.ends_with(&found), "{}: events {found:?}", it.moment);
+    }
+    Ok(())
+}
+
+/// Four containers, each at another moment of its stop when this returns.
+fn catch(scene: &Scene<'_>, tar: &Tar) -> Result<[Caught; 4]> {
+    let hook = exec("echo hook >>/out/log; until test -e /out/go; do sleep 0.05; done");
+    let mount = format!("type=bind,src={},dst=/tar,options=rbind:rw", tar.path().display());
+    let stuck = "echo ready >>/out/log; : </tar/nothing";
+    let start = |moment: &'static str, grace: u64, pre_stop: Option<&str>, script: &str| {
+        let id = format!("{}-{}", scene.id, moment.replace(':', "-"));
+        let subject = Subject::new(scene, &id)?;
+        let stop = format!(r#"{{"gracePeriodSeconds":{grace}}}"#);
+        let mut annotations = vec![("stop", stop.as_str())];
+        annotations.extend(pre_stop.map(|hook| ("pre-stop", hook)));
+        subject.start(scene, &annotations, &["--mount", &mount], script)?;
+        subject.logged("ready")?;
+        let pid = scene.pid(&subject.id)?;
+        // However short, the program has two seconds.
+        let grace = grace.max(2) * 1000;
+        Ok::<_, Error>(Caught { subject, pid, moment, untold: &[], grace })
+    };
+    let over = &["/hooks/grace-expired", "/hooks/killed", "/tasks/exit"];
+    let in_hook = &[
         "/hooks/succeeded",
         "/hooks/signalled",
         "/hooks/grace-expired",
         "/hooks/killed",
         "/tasks/exit",
     ];
-    ensure!(
-        all.ends_with(&found.iter().map(String::as_str).collect::<Vec<_>>()),
-        "events {found:?}"
-    );
-    Ok(())
+    let all = [
+        Caught { untold: &["/tasks/exit"], ..start("killed", 0, None, stuck)? },
+        Caught { untold: in_hook, ..start("hookStarted:preStop", 5, Some(&hook), RUDE)? },
+        Caught { untold: over, ..start("signalled", 5, None, RUDE)? },
+        Caught { untold: over, ..start("late", 3, None, RUDE)? },
+    ];
+    tar.stuck(PATIENCE)?;
+    let names = |it: &Caught| Ok::<_, Error>(it.subject.record(scene)?.names());
+    all[0].subject.kill(scene, "SIGTERM")?;
+    wait::until("SIGKILL", PATIENCE, || {
+        Ok((names(&all[0])?.last().is_some_and(|last| last == "killed")).then_some(()))
+    })?;
+    // The one that is waited for comes first, so that the others are in the middle then.
+    all[1..].iter().rev().try_for_each(|it| it.subject.kill(scene, "SIGTERM"))?;
+    all[1].subject.logged("hook")?;
+    all[2..].iter().try_for_each(|it| it.subject.logged("term"))?;
+    // The last moment before the kill.
+    wait::until("the end of a grace period", PATIENCE, || {
+        let record = all[3].subject.record(scene)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let soon = now + Duration::from_millis(400);
+        let until = record.0["until"].as_u64().map_or(Duration::ZERO, Duration::from_millis);
+        Ok((until <= soon).then_some(()))
+    })?;
+    for it in &all[..3] {
+        let names = names(it)?;
+        ensure_eq!(names.last().map(String::as_str), Some(it.moment), "the last of {names:?}");
+    }
+    Ok(all)
 }
 
 /// Then nothing of the container survives, and the interrupted hook runs once more before.
@@ -77,12 +145,17 @@ pub(crate) fn shim_killed_in_a_hook(scene: &mut Scene<'_>) -> Result<()> {
     let last = ["/hooks/started", "/hooks/killed", "/tasks/exit"];
     ensure!(found.ends_with(&last.map(str::to_owned)), "events {found:?}");
     check_lost(scene.ctr.namespace(), &id)?;
-    scene.stopped(&subject.id).or_else(|error| {
-        // The daemon may have forgotten the task by itself.
-        if scene.status(&subject.id)?.is_empty() { Ok(()) } else { Err(error) }
+    forget(scene, &subject.id)
+}
+
+/// Removes a container whose shim was killed.
+pub(crate) fn forget(scene: &Scene<'_>, id: &str) -> Result<()> {
+    // The daemon may have forgotten the task by itself.
+    wait::until(&format!("the end of {id}"), PATIENCE, || {
+        Ok(["", "STOPPED"].contains(&scene.status(id)?.as_str()).then_some(()))
     })?;
-    let _ = scene.ctr.output(&["task", "delete", "--force", &subject.id]);
-    scene.ctr.ok(&["container", "delete", &subject.id]).map(drop)
+    let _ = scene.ctr.output(&["task", "delete", "--force", id]);
+    scene.ctr.ok(&["container", "delete", id]).map(drop)
 }
 
 /// The same in a pod, where the kubelet's own stop waits meanwhile.
@@ -97,7 +170,7 @@ pub(crate) fn shim_killed_in_a_pods_hook(scene: &mut Scene<'_>) -> Result<()> {
     std::thread::scope(|scope| {
         // What the daemon answers when the shim goes is its affair, and that it answers.
         let stop = scope.spawn(|| Cri::connect(&socket).map(|cri| cri.stop(&pod.container, 60)));
-        let killed = pod.subject.logged("hook").and_then(|()| kill_shim(&pod.id));
+        let killed = pod.subject.logged("hook").and_then(|()| kill_shim(&pod.sandbox.id));
         let gone = killed.and_then(|()| wait::gone(pid, PATIENCE));
         let _ = stop.join();
         gone
@@ -108,7 +181,7 @@ pub(crate) fn shim_killed_in_a_pods_hook(scene: &mut Scene<'_>) -> Result<()> {
     pod.end()
 }
 
-fn kill_shim(group: &str) -> Result<()> {
+pub(crate) fn kill_shim(group: &str) -> Result<()> {
     let shims =
         host::processes(|line| line.contains("containerd-shim-boathook") && line.contains(group));
     ensure_eq!(shims.len(), 1, "shims of {group}");

@@ -2,18 +2,87 @@
 
 use crate::support::{Record, Subject, exec, record};
 use rootfs_tests::containerd::CRI_NAMESPACE;
-use rootfs_tests::cri::{ContainerConfig, Cri, Mount, PodSandboxConfig};
+use rootfs_tests::cri::{ContainerConfig, Cri, ImageSpec, Mount, PodSandboxConfig};
 use rootfs_tests::error::{Context, Result};
+use rootfs_tests::image::BUSYBOX;
 use rootfs_tests::suite::Scene;
 use rootfs_tests::{ensure, ensure_eq};
+use std::collections::HashMap;
 use std::fs;
 
 const POLITE: &str = "trap 'echo quit >>/out/log; exit 5' QUIT TERM; echo ready >>/out/log; while :; do sleep 1000 & wait; done";
 
-/// A pod with one container `web`, whose `/out` a test sees.
-pub(crate) struct Pod {
+/// A pod without containers.
+pub(crate) struct Sandbox {
     pub(crate) cri: Cri,
     pub(crate) id: String,
+    config: PodSandboxConfig,
+    name: String,
+}
+
+impl Sandbox {
+    pub(crate) fn start(
+        scene: &Scene<'_>,
+        name: &str,
+        annotations: &[(&str, &str)],
+    ) -> Result<Self> {
+        let cri = scene.cri()?;
+        let logs = scene.daemon.dir().join("pods").join(name);
+        fs::create_dir_all(&logs).during(|| "make the pod's log directory")?;
+        let parent = format!("/{}", scene.daemon.name());
+        let mut config = PodSandboxConfig::simple(name, &parent, &logs);
+        config.annotations = owned(annotations);
+        let id = cri.run_pod(&config, scene.runtime.handler())?;
+        Ok(Self { cri, id, config, name: name.to_owned() })
+    }
+
+    /// Runs a container of the pod; returns its id, and the directory that it sees as `/out`.
+    pub(crate) fn run(
+        &self,
+        scene: &Scene<'_>,
+        (name, image): (&str, &str),
+        annotations: &[(&str, &str)],
+        script: &str,
+    ) -> Result<(String, Subject)> {
+        let (id, subject) = self.create(scene, (name, image), annotations, script)?;
+        self.cri.start(&id)?;
+        Ok((id, subject))
+    }
+
+    /// Makes a container that is not started.
+    pub(crate) fn create(
+        &self,
+        scene: &Scene<'_>,
+        (name, image): (&str, &str),
+        annotations: &[(&str, &str)],
+        script: &str,
+    ) -> Result<(String, Subject)> {
+        let subject = Subject::new(scene, &format!("{}-{name}", self.name))?;
+        let mut container = ContainerConfig::simple(name, &["sh", "-c", script]);
+        container.image = Some(ImageSpec { image: image.to_owned(), ..Default::default() });
+        container.annotations = owned(annotations);
+        container.mounts.push(Mount {
+            container_path: "/out".into(),
+            host_path: subject.out.display().to_string(),
+            ..Default::default()
+        });
+        let id = self.cri.create(&self.id, &container, &self.config)?;
+        Ok((id, subject))
+    }
+
+    pub(crate) fn end(self) -> Result<()> {
+        self.cri.stop_pod(&self.id)?;
+        self.cri.remove_pod(&self.id)
+    }
+}
+
+fn owned(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+/// A pod with one container `web`.
+pub(crate) struct Pod {
+    pub(crate) sandbox: Sandbox,
     pub(crate) container: String,
     pub(crate) subject: Subject,
 }
@@ -26,26 +95,9 @@ impl Pod {
         container: &[(&str, &str)],
         script: &str,
     ) -> Result<Self> {
-        let subject = Subject::new(scene, name)?;
-        let cri = scene.cri()?;
-        let logs = scene.daemon.dir().join("pods").join(name);
-        fs::create_dir_all(&logs).during(|| "make the pod's log directory")?;
-        let parent = format!("/{}", scene.daemon.name());
-        let mut config = PodSandboxConfig::simple(name, &parent, &logs);
-        let owned = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-        };
-        config.annotations = owned(pod);
-        let id = cri.run_pod(&config, scene.runtime.handler())?;
-        let mut web = ContainerConfig::simple("web", &["sh", "-c", script]);
-        web.annotations = owned(container);
-        web.mounts.push(Mount {
-            container_path: "/out".into(),
-            host_path: subject.out.display().to_string(),
-            ..Default::default()
-        });
-        let container = cri.run(&id, &web, &config)?;
-        Ok(Self { cri, id, container, subject })
+        let sandbox = Sandbox::start(scene, name, pod)?;
+        let (container, subject) = sandbox.run(scene, ("web", BUSYBOX), container, script)?;
+        Ok(Self { sandbox, container, subject })
     }
 
     fn record(&self) -> Result<Record> {
@@ -53,8 +105,7 @@ impl Pod {
     }
 
     pub(crate) fn end(self) -> Result<()> {
-        self.cri.stop_pod(&self.id)?;
-        self.cri.remove_pod(&self.id)
+        self.sandbox.end()
     }
 }
 
@@ -77,8 +128,8 @@ pub(crate) fn hooks_in_a_pod(scene: &mut Scene<'_>) -> Result<()> {
     let record = pod.record()?;
     ensure_eq!(record.0["policy"]["container"], "web", "the container's name");
     // CRI removes the container's state with its end.
-    pod.cri.stop(&pod.container, 30)?;
-    ensure_eq!(pod.cri.container_status(&pod.container)?.exit_code, 5, "exit code");
+    pod.sandbox.cri.stop(&pod.container, 30)?;
+    ensure_eq!(pod.sandbox.cri.container_status(&pod.container)?.exit_code, 5, "exit code");
     ensure_eq!(pod.subject.lines("started"), ["hook"], "the postStart hook");
     ensure_eq!(pod.subject.lines("log"), ["ready", "quit"], "log");
     let http = pod.subject.lines("http").join("\n");
@@ -108,13 +159,13 @@ fn backstopped(scene: &mut Scene<'_>) -> Result<()> {
         let pod = Pod::start(scene, &name, &[], &kubelet, POLITE)?;
         pod.subject.logged("ready")?;
         if run_by_kubelet {
-            let said = pod.cri.exec(&pod.container, &command, 20)?;
+            let said = pod.sandbox.cri.exec(&pod.container, &command, 20)?;
             ensure_eq!(said.exit_code, 0, "exit code of the hook, run as the kubelet does");
         }
         let record = pod.record()?;
         ensure_eq!(record.0["policy"]["origin"], "kubelet", "origin");
         ensure_eq!(record.0["policy"]["grace"], 20, "grace period");
-        pod.cri.stop(&pod.container, 20)?;
+        pod.sandbox.cri.stop(&pod.container, 20)?;
         let log = pod.subject.lines("log");
         ensure_eq!(log, ["ready", "hook", "quit"], "log with the kubelet {name}");
         pod.end()?;

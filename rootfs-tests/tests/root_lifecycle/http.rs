@@ -1,9 +1,13 @@
 //! httpGet hooks against servers in the container's own network.
 
-use crate::support::Subject;
+use crate::crash::{forget, kill_shim};
+use crate::servers::{Manner, Server};
+use crate::support::{POLITE, Subject, told};
 use rootfs_tests::error::Result;
 use rootfs_tests::suite::Scene;
-use rootfs_tests::{ensure, ensure_eq};
+use rootfs_tests::wait::{self, PATIENCE};
+use rootfs_tests::{ensure, ensure_eq, host};
+use rustix::process::Signal;
 
 /// A container that serves one request with this script, and ends with code 5 on SIGTERM.
 fn server(answer: &str) -> String {
@@ -38,4 +42,47 @@ pub(crate) fn http_in_the_containers_network(scene: &mut Scene<'_>) -> Result<()
         ensure!(has(line), "{line:?} is not in {requests:?}");
     }
     Ok(())
+}
+
+/// At least once: a request whose maker was killed before the answer came is made again, by the shim
+/// when that was its helper, and by containerd's clean-up when it was the shim.
+pub(crate) fn http_is_asked_again(scene: &mut Scene<'_>) -> Result<()> {
+    const PORT: u16 = 8080;
+    for kind in ["helper", "shim"] {
+        let subject = Subject::new(scene, &format!("{}-{kind}", scene.id))?;
+        let hook = format!(r#"{{"httpGet":{{"path":"/bye","port":{PORT}}}}}"#);
+        subject.start(scene, &[("pre-stop", &hook)], &[], POLITE)?;
+        subject.logged("ready")?;
+        let asked = subject.out.join("asked");
+        let pid = scene.pid(&subject.id)?;
+        let server = Server::start(pid, PORT, Manner::SilentOnce, Some(asked.clone()))?;
+        subject.kill(scene, "SIGTERM")?;
+        wait::until("the first request", PATIENCE, || Ok(asked.exists().then_some(())))?;
+        let helpers = host::processes(|line| line.contains("http-hook"));
+        ensure_eq!(helpers.len(), 1, "helpers");
+        match kind {
+            "helper" => host::signal(helpers[0], Signal::KILL)?,
+            _ => kill_shim(&subject.id)?,
+        }
+        let requests = server.end()?;
+        ensure_eq!(requests, ["GET /bye HTTP/1.1"; 2], "requests, with the {kind} killed");
+        wait::gone(pid, PATIENCE)?;
+        let names = wait::until("the exit in the record", PATIENCE, || {
+            let names = told(scene.ctr.namespace(), &subject.id)?.names();
+            Ok(names.contains(&"exited".to_owned()).then_some(names))
+        })?;
+        let again: &[&str] = match kind {
+            // That there were two helpers is nobody's business.
+            "helper" => &["hookSucceeded:preStop", "signalled", "exited"],
+            _ => &["hookStarted:preStop", "hookSucceeded:preStop", "killed", "exited"],
+        };
+        let expected = [&["started", "stopping", "hookStarted:preStop"], again].concat();
+        ensure_eq!(names, expected, "the record, with the {kind} killed");
+        if kind == "helper" {
+            ensure_eq!(scene.delete(&subject.id)?, 5, "exit code");
+        } else {
+            forget(scene, &subject.id)?;
+        }
+    }
+    host::none_left("helpers of http hooks", |line| line.contains("http-hook"))
 }

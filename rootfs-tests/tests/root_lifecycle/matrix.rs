@@ -4,11 +4,13 @@
 //! What cannot happen is left out: a tcpSocket hook never succeeds and never waits, a sleep fails
 //! only by its container's end, and it can be no longer than the grace period.
 
+use crate::cri::Sandbox;
 use crate::servers::{Manner, Server};
 use crate::support::{POLITE, RUDE, Record, Subject, exec, told};
 use rootfs_tests::containerd::CRI_NAMESPACE;
-use rootfs_tests::cri::{ContainerConfig, Cri, Mount, PodSandboxConfig};
+use rootfs_tests::cri::Cri;
 use rootfs_tests::error::{Context, Error, Result};
+use rootfs_tests::image::BUSYBOX;
 use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host};
@@ -73,6 +75,8 @@ fn cells() -> Vec<Cell> {
     vec![
         good("exec-good", exec("echo hook >>/out/log")),
         bad("exec-bad", exec("echo hook >>/out/log; exit 3"), "exited with 3"),
+        // More than a pipe holds: it is read, and most of it dropped.
+        bad("exec-floods", exec("yes | head -c 1000000; exit 4"), "exited with 4"),
         cell("exec-hangs", hangs(), 1, Blow::None, End::Overdue),
         cell("exec-cut", hangs(), 30, Blow::Ends, End::Cut),
         cell("exec-paused", hangs(), 3, before, End::Fails("paused")),
@@ -136,6 +140,10 @@ impl Cell {
                 let took = record.between("stopping", "exited")?;
                 ensure!(took < 25_000, "{took} ms, as if the grace period had been waited for");
             }
+        }
+        if self.name == "exec-floods" {
+            let length = record.message("hookFailed")?.len();
+            ensure!((4_096..16_384).contains(&length), "a message of {length} bytes");
         }
         if self.name == "https-plain" {
             ensure!(has("httpFallback:preStop"), "nothing was told of the fallback");
@@ -272,36 +280,21 @@ pub(crate) fn matrix_of_ctr(scene: &mut Scene<'_>) -> Result<()> {
 
 /// One pod, its containers stopped as the kubelet does. They share the pod's network and address.
 pub(crate) fn matrix_of_cri(scene: &mut Scene<'_>) -> Result<()> {
-    let cri = scene.cri()?;
+    let pod = Sandbox::start(scene, &scene.id, &[])?;
     scene.ctr = scene.daemon.ctr(CRI_NAMESPACE);
-    let name = scene.id.clone();
-    let logs = scene.daemon.dir().join("pods").join(&name);
-    fs::create_dir_all(&logs).during(|| "make the pod's log directory")?;
-    let parent = format!("/{}", scene.daemon.name());
-    let config = PodSandboxConfig::simple(&name, &parent, &logs);
-    let pod = cri.run_pod(&config, scene.runtime.handler())?;
     let mut all = Vec::new();
     for (port, cell) in (8000..).zip(cells()) {
-        let subject = Subject::new(scene, &format!("{name}-{}", cell.name))?;
         let key = |what: &str| format!("{what}.boathook.dev/{}", cell.name);
-        let mut container = ContainerConfig::simple(cell.name, &["sh", "-c", cell.script()]);
-        container.annotations = [
-            (key("pre-stop"), cell.hook.replace("PORT", &port.to_string())),
-            (key("stop"), format!(r#"{{"gracePeriodSeconds":{}}}"#, cell.grace)),
-        ]
-        .into();
-        container.mounts.push(Mount {
-            container_path: "/out".into(),
-            host_path: subject.out.display().to_string(),
-            ..Default::default()
-        });
-        let id = cri.run(&pod, &container, &config)?;
+        let (pre_stop, stop) = (key("pre-stop"), key("stop"));
+        let hook = cell.hook.replace("PORT", &port.to_string());
+        let grace = format!(r#"{{"gracePeriodSeconds":{}}}"#, cell.grace);
+        let annotations = [(pre_stop.as_str(), hook.as_str()), (&stop, &grace)];
+        let (id, subject) = pod.run(scene, (cell.name, BUSYBOX), &annotations, cell.script())?;
         all.push(Running::new(scene, cell, subject, id, port)?);
     }
     // Ours ends them, not the daemon's own SIGKILL.
     let socket = scene.daemon.socket();
     stop_all(scene, &all, |it| Cri::connect(&socket)?.stop(&it.id, 60))?;
-    end_of_all(scene, all, |it| cri.container_status(&it.id).map(|status| status.exit_code))?;
-    cri.stop_pod(&pod)?;
-    cri.remove_pod(&pod)
+    end_of_all(scene, all, |it| pod.cri.container_status(&it.id).map(|status| status.exit_code))?;
+    pod.end()
 }

@@ -28,6 +28,8 @@ pub(crate) enum Manner {
     OnlyPlain,
     /// Takes the request and keeps silent.
     Silent,
+    /// Keeps silent for the first client only, and answers the second.
+    SilentOnce,
     EndlessHeaders,
     EndlessBody,
     /// Redirects to itself.
@@ -86,10 +88,15 @@ fn serve(listener: &TcpListener, manner: Manner, asked: Option<&Path>) -> Result
     let mut requests = Vec::new();
     let connections = match manner {
         Manner::Circles => 10,
-        Manner::OnlyPlain => 2,
+        Manner::OnlyPlain | Manner::SilentOnce => 2,
         _ => 1,
     };
-    for _ in 0..connections {
+    for number in 0..connections {
+        let manner = match manner {
+            Manner::SilentOnce if number == 0 => Manner::Silent,
+            Manner::SilentOnce => Manner::Answers,
+            other => other,
+        };
         // The other containers are started meanwhile.
         wait::readable(listener, "a request", Deadline::after(PATIENCE * 4))?;
         let (stream, _) = listener.accept().during(|| "accept")?;
@@ -154,7 +161,7 @@ fn answer(mut stream: impl Read + Write, manner: Manner, asked: Option<&Path>) -
             stream.write_all(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
         }
         Manner::OnlyPlain => stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-        Manner::Silent => read(&mut stream, &mut buffer).map(drop),
+        Manner::Silent | Manner::SilentOnce => read(&mut stream, &mut buffer).map(drop),
         Manner::EndlessHeaders => {
             endless(&mut stream, "HTTP/1.1 200 OK\r\n", "X-Padding: and so on\r\n");
             Ok(())

@@ -1,6 +1,6 @@
 //! postStart hooks, and annotations that cannot be used.
 
-use crate::support::{POLITE, Subject, exec};
+use crate::support::{POLITE, Subject, events, exec, topics};
 use rootfs_tests::census::Census;
 use rootfs_tests::error::Result;
 use rootfs_tests::packages::Release;
@@ -33,7 +33,25 @@ pub(crate) fn post_start_fails(scene: &mut Scene<'_>) -> Result<()> {
     // Not before the program can take the signal.
     let fail = exec("until test -e /out/log; do sleep 0.05; done; exit 1");
     let hooks = [("post-start", fail.as_str()), ("pre-stop", &exec("echo hook >>/out/log"))];
+    let mut stream = events(scene)?;
     subject.start(scene, &hooks, &[], POLITE)?;
+    let id = subject.id.clone();
+    let lines =
+        stream.until("the exit", |line| line.contains("/tasks/exit") && line.contains(&id))?;
+    let told = [
+        "/hooks/started",
+        "/hooks/failed",
+        "/hooks/stopping",
+        "/hooks/started",
+        "/hooks/succeeded",
+        "/hooks/signalled",
+        "/tasks/exit",
+    ];
+    ensure_eq!(topics(&lines, &id), told, "topics; all:\n{}", lines.join("\n"));
+    let failed = lines.iter().any(|line| {
+        line.contains("/hooks/failed") && line.contains("FailedPostStartHook") && line.contains(&id)
+    });
+    ensure!(failed, "no reason in:\n{}", lines.join("\n"));
     let (record, code) = subject.end(scene)?;
     ensure_eq!(code, 5, "exit code");
     ensure_eq!(subject.lines("log"), ["ready", "hook", "term"], "log");

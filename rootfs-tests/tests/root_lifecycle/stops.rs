@@ -5,8 +5,9 @@ use rootfs_tests::command::{Run, Stream};
 use rootfs_tests::error::{Context, Error, Result};
 use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
-use rootfs_tests::{ensure, ensure_eq, host, workspace};
+use rootfs_tests::{ensure, ensure_eq, host, image, workspace};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// The shortest grace there is between signal and kill, in milliseconds, less the rounding of the
 /// two times.
@@ -19,10 +20,13 @@ pub(crate) fn exec_is_like_the_container(scene: &mut Scene<'_>) -> Result<()> {
     let facts = "id -u; pwd; echo $COLOUR; grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/self/status; cat /proc/self/cgroup; readlink /proc/self/ns/mnt /proc/self/ns/pid /proc/self/ns/net";
     // Time that the hook uses is the container's.
     let hook = format!(
-        "({facts}) >/out/hook; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo hook >>/out/log"
+        "({facts}) >/out/hook; i=0; until test -e /out/go; do i=$((i+1)); done; echo hook >>/out/log"
     );
     let script = format!("({facts}) >/out/own; {POLITE}");
-    let more = ["--env", "COLOUR=blue", "--cwd", "/etc", "--seccomp"];
+    let user = image::USER.to_string();
+    let more = ["--env", "COLOUR=blue", "--cwd", "/etc", "--seccomp", "--user", &user];
+    let everybody = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(&subject.out, everybody).during(|| "open a directory to everybody")?;
     subject.start(scene, &[("pre-stop", &exec(&hook))], &more, &script)?;
     subject.logged("ready")?;
     let pid = scene.pid(&subject.id)?;
@@ -32,10 +36,10 @@ pub(crate) fn exec_is_like_the_container(scene: &mut Scene<'_>) -> Result<()> {
     };
     let before = used()?;
     subject.kill(scene, "SIGTERM")?;
-    // The directory goes with the container, so it is read while the hook works.
     wait::until("time used by the hook", PATIENCE, || {
-        Ok(used().map_or(Some(()), |now| (now > before + 20_000_000).then_some(())))
+        Ok((used()? > before + 20_000_000).then_some(()))
     })?;
+    fs::write(subject.out.join("go"), "").during(|| "let the hook go")?;
     let (record, code) = subject.end(scene)?;
     ensure_eq!(code, 5, "exit code");
     ensure_eq!(subject.lines("log"), ["ready", "hook", "term"], "order of hook and signal");
@@ -44,6 +48,8 @@ pub(crate) fn exec_is_like_the_container(scene: &mut Scene<'_>) -> Result<()> {
         subject.lines("own"),
         "the hook's process and the container's"
     );
+    let own = subject.lines("own");
+    ensure!(own.starts_with(&[user, "/etc".into(), "blue".into()]), "the container's: {own:?}");
     ensure_eq!(
         record.names(),
         [
@@ -89,25 +95,35 @@ pub(crate) fn exec_fails(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// As for a pod of the kubelet that is deleted: a second for the hook, two for the program.
-pub(crate) fn grace_of_nothing(scene: &mut Scene<'_>) -> Result<()> {
-    let subject = Subject::new(scene, &scene.id)?;
-    let stop = ("stop", r#"{"gracePeriodSeconds":0,"signal":"USR1"}"#);
+/// The hook has the grace period, and never less than a second, as in a pod that the kubelet deletes;
+/// the program has two seconds, however little is left.
+pub(crate) fn short_graces(scene: &mut Scene<'_>) -> Result<()> {
     let script = RUDE.replace("TERM", "USR1");
     let hook = exec("echo hook >>/out/log; exec sleep 1000");
-    subject.start(scene, &[("pre-stop", &hook), stop], &[], &script)?;
-    subject.logged("ready")?;
-    // Not the stop signal, and the shell ignores it.
-    subject.kill(scene, "SIGWINCH")?;
-    ensure_eq!(subject.record(scene)?.names(), ["started"], "after another signal");
-    subject.kill(scene, "SIGUSR1")?;
-    let (record, code) = subject.end(scene)?;
-    ensure_eq!(code, 137, "exit code");
-    ensure_eq!(subject.lines("log"), ["ready", "hook", "term"], "what the container saw");
-    let hook = record.between("hookStarted:preStop", "signalled")?;
-    ensure!(hook >= 990, "the hook had {hook} ms");
-    let left = record.between("signalled", "killed")?;
-    ensure!((MIN_GRACE..LATE).contains(&left), "{left} ms from the signal to the end");
+    let mut subjects = Vec::new();
+    for grace in [0, 1, 2] {
+        let subject = Subject::new(scene, &format!("{}-{grace}", scene.id))?;
+        let stop = format!(r#"{{"gracePeriodSeconds":{grace},"signal":"USR1"}}"#);
+        subject.start(scene, &[("pre-stop", &hook), ("stop", &stop)], &[], &script)?;
+        subject.logged("ready")?;
+        // Not the stop signal, and the shell ignores it.
+        subject.kill(scene, "SIGWINCH")?;
+        ensure_eq!(subject.record(scene)?.names(), ["started"], "after another signal");
+        subjects.push((grace, subject));
+    }
+    subjects.iter().try_for_each(|(_, subject)| subject.kill(scene, "SIGUSR1"))?;
+    for (grace, subject) in &subjects {
+        let (record, code) = subject.end(scene)?;
+        ensure_eq!(code, 137, "exit code with {grace} s");
+        let log = subject.lines("log");
+        ensure_eq!(log, ["ready", "hook", "term"], "what the container saw with {grace} s");
+        let hook = record.between("hookStarted:preStop", "signalled")?;
+        let least = [990, 990, 1_990][*grace];
+        ensure!((least..LATE).contains(&hook), "the hook had {hook} ms of {grace} s");
+        let left = record.between("signalled", "killed")?;
+        let late = "from the signal to the end";
+        ensure!((MIN_GRACE..LATE).contains(&left), "{left} ms {late} with {grace} s");
+    }
     Ok(())
 }
 
@@ -238,12 +254,13 @@ pub(crate) fn seen_by_people(scene: &mut Scene<'_>) -> Result<()> {
 /// In one pod, fifty hooks of a second each run beside each other.
 pub(crate) fn fifty_at_once(scene: &mut Scene<'_>) -> Result<()> {
     let group = scene.id.clone();
-    let annotations =
-        [("pre-stop", r#"{"sleep":{"seconds":1}}"#), ("stop", r#"{"gracePeriodSeconds":30}"#)];
+    let hooks = [r#"{"sleep":{"seconds":1}}"#.to_owned(), exec("exec sleep 1")];
     let label = format!("io.containerd.runc.v2.group={group}");
     let mut subjects = Vec::new();
     for number in 0..50 {
         let subject = Subject::new(scene, &format!("{}-{number}", scene.id))?;
+        let hook = hooks[number % hooks.len()].as_str();
+        let annotations = [("pre-stop", hook), ("stop", r#"{"gracePeriodSeconds":30}"#)];
         subject.start(scene, &annotations, &["--annotation", &label], POLITE)?;
         subjects.push(subject);
     }
@@ -265,6 +282,8 @@ pub(crate) fn fifty_at_once(scene: &mut Scene<'_>) -> Result<()> {
     for subject in &subjects {
         let (record, code) = subject.end(scene)?;
         ensure_eq!(code, 5, "exit code of {}", subject.id);
+        let hook = record.between("hookStarted:preStop", "hookSucceeded:preStop")?;
+        ensure!(hook >= 990, "the hook of {} took {hook} ms", subject.id);
         let took = record.between("stopping", "exited")?;
         // One after the other they would take fifty seconds.
         ensure!(took < 30_000, "{} took {took} ms", subject.id);

@@ -13,8 +13,9 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 /// Operations, and the size of a request's header (linux/fuse.h).
 const LOOKUP: u32 = 1;
@@ -25,7 +26,7 @@ const INTERRUPT: u32 = 36;
 const HEADER: usize = 40;
 
 /// A file system of one empty directory, in which a look for anything never ends.
-struct Tar {
+pub(crate) struct Tar {
     dir: PathBuf,
     mounted: bool,
     /// A look was taken.
@@ -33,7 +34,7 @@ struct Tar {
 }
 
 impl Tar {
-    fn mount(dir: PathBuf) -> Result<Self> {
+    pub(crate) fn mount(dir: PathBuf) -> Result<Self> {
         fs::create_dir_all(&dir).during(|| "make a mount point")?;
         let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         let device = File::from(device.during(|| "open /dev/fuse")?);
@@ -49,8 +50,18 @@ impl Tar {
         Ok(Self { dir, mounted: true, stuck })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Waits until somebody has looked into it.
+    pub(crate) fn stuck(&self, within: Duration) -> Result<()> {
+        let stuck = self.stuck.recv_timeout(within);
+        stuck.map_err(|_| Error::check("nobody looked into the file system".to_owned()))
+    }
+
     /// Whoever waits gets an error: a forced unmount ends the connection, busy or not.
-    fn let_go(&mut self) -> Result<()> {
+    pub(crate) fn let_go(&mut self) -> Result<()> {
         let _ = rustix::mount::unmount(&self.dir, UnmountFlags::FORCE);
         let detached = rustix::mount::unmount(&self.dir, UnmountFlags::DETACH);
         self.mounted = false;
@@ -123,8 +134,7 @@ pub(crate) fn stuck_in_the_kernel(scene: &mut Scene<'_>) -> Result<()> {
     let script = "echo ready >>/out/log; : </tar/nothing";
     subject.start(scene, &[stop], &["--mount", &mount], script)?;
     let pid = scene.pid(&subject.id)?;
-    let stuck = tar.stuck.recv_timeout(PATIENCE);
-    stuck.map_err(|_| Error::check("nobody looked into the file system".to_owned()))?;
+    tar.stuck(PATIENCE)?;
     subject.kill(scene, "SIGTERM")?;
     wait::until("SIGKILL", PATIENCE, || {
         Ok(subject.record(scene)?.names().contains(&"killed".to_owned()).then_some(()))
