@@ -276,6 +276,8 @@ impl Drop for Process {
             return;
         }
         let _ = self.signal(libc::SIGKILL);
+        // One that waits for the engine ends by this, should the signal not get through.
+        self.channel.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         // Not reaped now it would stay for good, and hide orphans: a wait that fails is tried again.
         let until = Instant::now() + DROP_LIMIT;
         let left = || until.saturating_duration_since(Instant::now());
