@@ -93,7 +93,9 @@ impl Table {
 
     /// The writes that lead from `current` to this table. Between two tables
     /// that deny by default there is no moment in which a device allowed by
-    /// both is refused; else v1 offers no such way.
+    /// both is refused; else v1 offers no such way. Exceptions for all devices of
+    /// both kinds would come near to allowing by default, but nothing can be
+    /// excepted from them, and no child cgroup may allow by default below them.
     pub(in crate::cgroup) fn writes_from(&self, current: &Self) -> Vec<Write> {
         if self.default_allow || current.default_allow {
             return self.writes();
