@@ -42,6 +42,7 @@ pub fn context(cgroups: &Layout) -> Context<'_> {
         no_pivot_root: false,
         no_new_keyring: false,
         modules: SecurityModules::default(),
+        bare: false,
     }
 }
 

@@ -10,6 +10,7 @@
 //! Synchronous, and no thread is ever made: callers that must not wait call it
 //! from a thread of their own.
 
+mod bare;
 mod cancel;
 pub mod cgroup;
 mod channel;

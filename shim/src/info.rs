@@ -168,6 +168,7 @@ mod tests {
             no_pivot_root: false,
             no_new_keyring: false,
             modules: SecurityModules { apparmor: true, selinux: true },
+            bare: false,
         };
         Plan::create(&serde_json::from_value(config).unwrap(), &context).is_ok()
     }

@@ -10,6 +10,7 @@
 
 mod support;
 
+mod bare;
 mod binds;
 mod cgroups;
 mod clocks;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     old_kernels::prepare();
     let races = if escapes::races::wanted() { escapes::races::TESTS } else { escapes::races::ALL };
     support::harness::main(&[
+        ("bare", bare::TESTS),
         ("binds", binds::TESTS),
         ("cgroups", cgroups::TESTS),
         ("clocks", clocks::TESTS),

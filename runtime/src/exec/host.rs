@@ -49,6 +49,10 @@ pub(super) fn open<'a>(
                 None => Err(missing("tasks file of the container's cgroup")),
             },
             HostFd::Namespace { path, kind } => namespace(path, *kind).map(Given::Opened),
+            HostFd::NoMounts => match launch.no_mounts {
+                Some(namespace) => Ok(Given::Lent(namespace)),
+                None => Err(missing("mount namespace to begin with")),
+            },
             HostFd::Container => match launch.container {
                 Some(pidfd) => Ok(Given::Lent(pidfd)),
                 None => Err(missing("container's first process")),

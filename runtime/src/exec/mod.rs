@@ -24,7 +24,7 @@ use crate::cancel::Cancel;
 use crate::cgroup::{Cgroup, Join};
 use crate::channel::{Channel, Message};
 use crate::netdev::{self, Moved};
-use crate::plan::Plan;
+use crate::plan::{Plan, Program};
 use crate::process::{Forming, Process, children};
 use crate::report::step_failure;
 use crate::{Error, ErrorKind, Result, image, sys};
@@ -55,6 +55,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) stdio: Stdio,
     /// pidfd of the container's first process, for a later one.
     pub(crate) container: Option<BorrowedFd<'a>>,
+    /// The mount namespace that it begins with, if the plan asks for it.
+    pub(crate) no_mounts: Option<BorrowedFd<'a>>,
     /// The sealed init program.
     pub(crate) image: BorrowedFd<'a>,
     pub(crate) until: Instant,
@@ -167,9 +169,9 @@ fn answer(
             Message::Report(report, _) if report.kind == kind::READY => break,
             Message::Report(report, _) if report.kind == kind::HOLD => {
                 if let Some(hold) = launch.hold {
-                    hold(process).map_err(|error| cause(process, plan, error))?;
+                    hold(process).map_err(|error| cause(process, &plan.program, error))?;
                 }
-                process.go_on().map_err(|error| cause(process, plan, error))?;
+                process.go_on().map_err(|error| cause(process, &plan.program, error))?;
             }
             Message::Report(report, _) if report.kind == kind::ASK => {
                 let step = plan.program.steps().nth(report.step as usize);
@@ -179,7 +181,7 @@ fn answer(
                     }
                     other => outside::perform(process.pid(), other)?,
                 }
-                process.go_on().map_err(|error| cause(process, plan, error))?;
+                process.go_on().map_err(|error| cause(process, &plan.program, error))?;
             }
             // Only once: who looks into the copy could say it again, in init's name.
             Message::Report(report, _) if report.kind == kind::BORN && forming.is_some() => {
@@ -192,7 +194,7 @@ fn answer(
                 if let Some(score) = plan.oom_score_adj {
                     write_oom_score(process.pid(), score)?;
                 }
-                process.go_on().map_err(|error| cause(process, plan, error))?;
+                process.go_on().map_err(|error| cause(process, &plan.program, error))?;
                 first.dismiss();
             }
             Message::Report(report, _) => return Err(step_failure(&plan.program, &report)),
@@ -211,10 +213,10 @@ fn answer(
 }
 
 /// What went wrong while init waited: if that has failed itself, this is why.
-fn cause(process: &Process, plan: &Plan, error: Error) -> Error {
+pub(crate) fn cause(process: &Process, program: &Program, error: Error) -> Error {
     match process.receive(Instant::now()) {
         Ok(Message::Report(report, _)) if report.kind == kind::FAILED => {
-            step_failure(&plan.program, &report)
+            step_failure(program, &report)
         }
         _ => error,
     }

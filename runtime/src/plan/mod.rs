@@ -5,6 +5,7 @@
 //! make, flags for the clone) and a [`Program`]: the encoded steps that init
 //! performs, in order. `boathook plan` prints exactly these.
 
+mod bare;
 mod caps;
 mod cgroupfs;
 mod clocks;
@@ -57,6 +58,8 @@ pub struct Context<'a> {
     pub no_new_keyring: bool,
     /// Security modules of the kernel; asked only when a label is wanted.
     pub modules: SecurityModules,
+    /// There is an empty mount namespace to begin with, for containers that can.
+    pub bare: bool,
 }
 
 /// Everything that creating a container, or a process in one, will do.
@@ -107,8 +110,11 @@ impl Plan {
         let process = spec.process().as_ref().ok_or_else(|| Error::field("process", "missing"))?;
         let linux = spec.linux().as_ref().ok_or_else(|| Error::field("linux", "missing"))?;
         let root = root_path(spec, context.bundle)?;
-        let namespaces = Namespaces::of(linux)?;
+        let mut namespaces = Namespaces::of(linux)?;
         namespaces.check_process(process)?;
+        if context.bare && bare::suits(spec, context, &namespaces) {
+            namespaces.begin_bare();
+        }
         let born = namespaces.birth();
         let mut cgroup = cgroup_plan(spec, context)?;
         if let Some(uid) = cgroupfs::owner(spec, &namespaces, context.cgroups) {

@@ -4,6 +4,7 @@
 //! ```text
 //! at the clone   all new ones, as long as no user namespace is to own them
 //! joined         setns(2), with the rights that the engine has on the host
+//! mount          where there is an empty one: joined, then unshare(2)
 //! user           new or joined; from here on those of its root
 //! the rest       unshare(2), so that the user namespace owns it
 //! birth          into pid and time namespaces, which are entered by a child only
@@ -36,6 +37,8 @@ pub(super) struct Namespaces {
     joined: Vec<(u32, PathBuf)>,
     maps: Option<IdMaps>,
     offsets: Option<CString>,
+    /// The mount namespace begins as a copy of an empty one and not of the host's.
+    bare: bool,
 }
 
 /// When the container's process is born into its pid and time namespaces.
@@ -97,6 +100,16 @@ impl Namespaces {
         Ok(())
     }
 
+    /// Has the mount namespace begin as a copy of an empty one.
+    pub(super) fn begin_bare(&mut self) {
+        self.bare = true;
+    }
+
+    /// Whether nothing of the host is in the mount namespace at any time.
+    pub(super) fn bare(&self) -> bool {
+        self.bare
+    }
+
     /// An id that the maps do not have does not exist inside.
     pub(super) fn check_process(&self, process: &Process) -> Result<()> {
         self.maps.as_ref().map_or(Ok(()), |maps| maps.check_process(process))
@@ -142,15 +155,16 @@ impl Namespaces {
     }
 
     /// What init makes by unshare(2): all that its user namespace is to own, what
-    /// only a child enters, and the cgroup namespace, whose root is where the
-    /// process is at that moment.
+    /// only a child enters, the cgroup namespace, whose root is where the
+    /// process is at that moment, and the copy of an empty mount namespace.
     fn unshared(&self) -> u32 {
         let all = self.new & !NEWUSER;
         if self.has(NEWUSER) {
             return all;
         }
         let birth = if self.birth() == Birth::Early { NEWPID } else { 0 };
-        all & (NEWCGROUP | NEWTIME | birth)
+        let mounts = if self.bare { NEWNS } else { 0 };
+        all & (NEWCGROUP | NEWTIME | birth | mounts)
     }
 
     /// `CLONE_NEW*` flags for the clone.
@@ -215,6 +229,10 @@ impl Namespaces {
             if *kind == NEWPID {
                 pids = Some(ns);
             }
+        }
+        if self.bare {
+            let ns = build.fd(HostFd::NoMounts);
+            build.push(&Step::SetNs { ns, kinds: NEWNS });
         }
         self.become_root(build)?;
         let flags = self.unshared();

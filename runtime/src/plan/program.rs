@@ -25,6 +25,8 @@ pub enum HostFd {
         /// What it has to be.
         kind: u32,
     },
+    /// The engine's mount namespace with nothing in it.
+    NoMounts,
     /// pidfd of the container's first process.
     Container,
     /// A detached copy of the root file system's tree.

@@ -25,6 +25,9 @@ pub(super) fn steps(
     let linux = spec.linux().as_ref().ok_or_else(|| Error::field("linux", "missing"))?;
     let own = spec.process().as_ref().ok_or_else(|| Error::field("process", "missing"))?;
     let holds = Creating::of(spec).any();
+    if !namespaces.bare() {
+        build.push(&Step::Propagation { flags: libc::MS_REC | libc::MS_SLAVE });
+    }
     let tree = attach_root(build, root, holds)?;
     let mounted = mounts::steps(build, spec, context, view)?;
     devices::steps(build, spec, namespaces.own_user())?;
@@ -49,7 +52,6 @@ pub(super) fn steps(
 /// The root's tree, which follows the host's mounts but tells it nothing.
 /// Hooks of the create expect it at its place in the bundle.
 fn attach_root(build: &mut Builder, root: &Path, holds: bool) -> Result<Slot> {
-    build.push(&Step::Propagation { flags: libc::MS_REC | libc::MS_SLAVE });
     let tree = build.fd(HostFd::Root(PathBuf::from(root)));
     let place = if holds { root } else { Path::new("/") };
     let at = text::c_string("root.path", place.as_os_str().as_encoded_bytes())?;

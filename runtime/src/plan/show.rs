@@ -94,6 +94,7 @@ fn describe(fd: &HostFd) -> String {
     match fd {
         HostFd::CgroupTasks(index) => format!("tasks file of the cgroup, hierarchy {index}"),
         HostFd::Namespace { path, .. } => format!("namespace {}", path.display()),
+        HostFd::NoMounts => "mount namespace without mounts".to_owned(),
         HostFd::Container => "the container's first process".to_owned(),
         HostFd::Root(path) => format!("root file system {}", path.display()),
         HostFd::Bind { source, recursive, idmap, .. } => {

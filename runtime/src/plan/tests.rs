@@ -60,17 +60,24 @@ pub(super) fn plan_with(config: Value, modules: SecurityModules) -> Result<Plan>
 
 /// The plan for a host with these mounts.
 fn plan_on(mounts: &str, config: Value, modules: SecurityModules) -> Result<Plan> {
+    plan_in(mounts, config, |context| context.modules = modules)
+}
+
+/// The plan for a context that `change` makes of the usual one.
+fn plan_in(mounts: &str, config: Value, change: impl FnOnce(&mut Context<'_>)) -> Result<Plan> {
     let spec: Spec = serde_json::from_value(config).unwrap();
     let layout = Layout::parse(mounts).unwrap();
-    let context = Context {
+    let mut context = Context {
         id: "c1",
         bundle: Path::new("/bundle"),
         cgroups: &layout,
         driver: Driver::Cgroupfs,
         no_pivot_root: false,
         no_new_keyring: false,
-        modules,
+        modules: SecurityModules::default(),
+        bare: false,
     };
+    change(&mut context);
     Plan::create(&spec, &context)
 }
 
@@ -258,6 +265,61 @@ fn in_order(names: &[&str], wanted: &[&str]) {
     let mut rest = names.iter();
     for name in wanted {
         assert!(rest.any(|found| found == name), "no {name} in its place in {names:?}");
+    }
+}
+
+/// Red when a container copies the host's mounts where it need not, enters a mount namespace of
+/// the host's, or begins with nothing where something of it looks for the host.
+#[test]
+fn a_mount_namespace_begins_with_nothing_where_nobody_looks_for_the_host() {
+    let bare = |config: &Value, no_pivot_root: bool| {
+        let prepared = |context: &mut Context<'_>| {
+            (context.bare, context.no_pivot_root) = (true, no_pivot_root);
+        };
+        let plan = plan_in(HYBRID, config.clone(), prepared).unwrap();
+        let names = names(&plan);
+        let bare = plan.fds.contains(&HostFd::NoMounts);
+        let cloned = plan.clone_flags & libc::CLONE_NEWNS as u64 != 0;
+        assert_eq!(names.contains(&"Propagation"), !bare, "{names:?}");
+        if bare {
+            assert!(!cloned, "{names:?}");
+            in_order(&names, &["SetNs", "Unshare", "MountRoot", "Pivot"]);
+        }
+        bare
+    };
+    let usual = config();
+    assert!(!plan(usual.clone()).unwrap().fds.contains(&HostFd::NoMounts), "there is none");
+    assert!(bare(&usual, false));
+    assert!(!bare(&usual, true), "chroot");
+    assert!(!bare(&with_users(MAPS), false), "a user namespace");
+    for (list, expected) in [
+        ("prestart", false),
+        ("createRuntime", false),
+        ("createContainer", false),
+        ("startContainer", true),
+        ("poststart", true),
+        ("poststop", true),
+    ] {
+        let mut config = usual.clone();
+        config["hooks"] = json!({ list: [{ "path": "/bin/x" }] });
+        assert_eq!(bare(&config, false), expected, "{list}");
+    }
+    for (kind, options, expected) in [
+        ("overlay", &["lowerdir=/srv/a:/srv/b"][..], false),
+        ("ext4", &["ro"], false),
+        ("mqueue", &[], true),
+        ("ext4", &["rbind"], true),
+    ] {
+        let mut config = usual.clone();
+        let mount =
+            json!({ "destination": "/x", "type": kind, "source": "/dev/vda", "options": options });
+        config["mounts"].as_array_mut().unwrap().push(mount);
+        assert_eq!(bare(&config, false), expected, "{kind} {options:?}");
+    }
+    for kind in ["cgroup", "time"] {
+        let mut config = usual.clone();
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": kind }));
+        assert!(bare(&config, false), "{kind}");
     }
 }
 

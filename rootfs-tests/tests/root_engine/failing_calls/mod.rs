@@ -23,7 +23,7 @@ use super::support::{Arena, Case, tests};
 use rig::Rig;
 use supervisor::{Failed, Role, Target};
 
-tests!(create, start, delete, exec, find, hooks_and_a_terminal);
+tests!(create, create_of_a_prepared_engine, start, delete, exec, find, hooks_and_a_terminal);
 
 /// A create, and whatever came of it taken away again.
 fn create_round(rig: &mut Rig<'_>, target: Target) -> Option<Failed> {
@@ -68,6 +68,15 @@ fn create(arena: &Arena) {
     let mut rig = Rig::new(arena.sleeper());
     rig.for_every_call(Role::Engine, 100, create_round);
     rig.for_every_call(Role::Child, 150, create_round);
+    rig.end();
+}
+
+/// Whose preparation fails as well: with an error, as told to whoever asks for it. It comes first,
+/// and what the engine does after that is the same as above.
+fn create_of_a_prepared_engine(arena: &Arena) {
+    let mut rig = Rig::prepared(arena.sleeper());
+    rig.for_the_first_calls(Role::Engine, 60, create_round);
+    rig.for_every_call(Role::Child, 170, create_round);
     rig.end();
 }
 

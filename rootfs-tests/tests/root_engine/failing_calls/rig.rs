@@ -32,12 +32,20 @@ struct Watched<'a> {
 }
 
 impl<'a> Rig<'a> {
-    pub(super) fn new(mut case: Case<'a>) -> Self {
-        prepare(&mut case);
+    pub(super) fn new(case: Case<'a>) -> Self {
         let terminal = case.config["process"]["terminal"] == json!(true);
+        Self::with(case, if terminal { "terminal" } else { "pipes" })
+    }
+
+    /// With an engine that gets ready for more containers before it makes one.
+    pub(super) fn prepared(case: Case<'a>) -> Self {
+        Self::with(case, "prepared")
+    }
+
+    fn with(mut case: Case<'a>, kind: &str) -> Self {
+        prepare(&mut case);
         let state = case.arena.state();
         let [bundle, state] = [case.bundle(), &state].map(|path| path.to_str().unwrap());
-        let kind = if terminal { "terminal" } else { "pipes" };
         let supervisor = Supervisor::start(&[bundle, state, kind]);
         let pid = supervisor.pid();
         let (before, created, started) = Default::default();
@@ -84,6 +92,18 @@ impl<'a> Rig<'a> {
             n += 1;
         }
         assert!(n > least, "only {n} calls of {role:?} were seen");
+    }
+
+    /// The same for `n` up to `most`, of which there have to be so many.
+    pub(super) fn for_the_first_calls(
+        &mut self,
+        role: Role,
+        most: usize,
+        round: impl Fn(&mut Self, Target) -> Option<Failed>,
+    ) {
+        for n in 1..=most {
+            assert!(round(self, Target { role, n }).is_some(), "only {n} calls of {role:?}");
+        }
     }
 
     /// Gives a command with a call that fails; an error must tell what failed.

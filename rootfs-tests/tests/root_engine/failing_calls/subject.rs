@@ -21,11 +21,12 @@ pub(super) const ROOT: &str = "root";
 
 /// Serves until the socket is closed. `bundle` has the container's name; `state` is where its
 /// record goes.
-pub(crate) fn serve(bundle: &str, state: &str, terminal: &str) -> io::Result<()> {
+pub(crate) fn serve(bundle: &str, state: &str, kind: &str) -> io::Result<()> {
     let subject = Subject {
         bundle: PathBuf::from(bundle),
         state: PathBuf::from(state),
-        terminal: terminal == "terminal",
+        terminal: kind == "terminal",
+        prepared: kind == "prepared",
         created: None,
     };
     // Something that a careless program around the engine leaves open for its children.
@@ -63,7 +64,7 @@ pub(crate) fn without(call: &str, bundle: &str, state: &str) -> io::Result<()> {
             sys::take_away(&[], &[(number(call)?, argument, u32::MAX)])?;
         }
     }
-    let mut subject = Subject { bundle, state, terminal: false, created: None };
+    let mut subject = Subject { bundle, state, terminal: false, prepared: false, created: None };
     let answer = subject.create_on(&[]).and_then(|_| {
         let started = subject.start();
         started.and(subject.delete())
@@ -89,6 +90,8 @@ struct Subject {
     bundle: PathBuf,
     state: PathBuf,
     terminal: bool,
+    /// Whether the engine is prepared for more than one container.
+    prepared: bool,
     created: Option<Created>,
 }
 
@@ -128,7 +131,11 @@ impl Subject {
             true => Stdio::Terminal,
             false => Stdio::Fds { stdin: None, stdout: None, stderr: None },
         };
-        let created = Engine::new(&self.state)
+        let engine = Engine::new(&self.state);
+        if self.prepared {
+            engine.prepare().map_err(|error| told(&error))?;
+        }
+        let created = engine
             .create(Create {
                 id: &name,
                 bundle: &self.bundle,

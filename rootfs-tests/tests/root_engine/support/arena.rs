@@ -90,6 +90,9 @@ impl Arena {
         let dir = ground.path().join(number.to_string());
         fs::create_dir(&dir).expect("mkdir");
         let engine = Engine::new(&dir.join("state"));
+        if prepared() {
+            engine.prepare().expect("a mount namespace to begin with");
+        }
         Self { ground, dir, engine, count: Cell::new(0) }
     }
 
@@ -150,6 +153,13 @@ impl Arena {
         drop(self.engine);
         fs::remove_dir_all(&self.dir).expect("remove the arena");
     }
+}
+
+/// Set for a run of this program whose engines have every container begin with the host's mounts.
+pub(crate) const UNPREPARED: &str = "ROOT_ENGINE_UNPREPARED";
+
+fn prepared() -> bool {
+    std::env::var_os(UNPREPARED).is_none()
 }
 
 fn list(dir: &Path) -> Vec<String> {
