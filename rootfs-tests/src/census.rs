@@ -150,6 +150,18 @@ pub fn descriptors(pid: u32) -> Result<BTreeMap<String, usize>> {
     Ok(found)
 }
 
+/// As [`descriptors`], of a boathook server that has had a container: waits until the mount
+/// namespace is there that it makes in the first quiet moment after that.
+///
+/// # Errors
+/// It is not there in time, or there is no such process.
+pub fn settled_descriptors(pid: u32) -> Result<BTreeMap<String, usize>> {
+    wait::until("a server that is prepared", PATIENCE, || {
+        let found = descriptors(pid)?;
+        Ok(found.contains_key("mnt").then_some(found))
+    })
+}
+
 /// A count as text, one thing a line.
 #[must_use]
 pub fn listing(things: &BTreeMap<String, usize>) -> String {

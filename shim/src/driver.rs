@@ -20,7 +20,7 @@ use crate::effects::{Delivery, Effects};
 use crate::failure::{Failure, Result};
 use crate::table::{Action, Answer, Command, Input, Table, Token};
 
-/// Quiet time after which memory is given back.
+/// Quiet time after which the engines get ready for more, and memory is given back.
 const SETTLED: Duration = Duration::from_millis(250);
 
 /// A call that waits for its answer.
@@ -133,8 +133,11 @@ impl Driver {
                     None => break,
                 },
                 () = at(quiet) => {
-                    boathook_runtime::daemon::give_back_memory();
                     quiet = None;
+                    // What is begun here ends with a message, and a quiet time after it.
+                    if !self.effects.prepare() {
+                        boathook_runtime::daemon::give_back_memory();
+                    }
                 }
                 _ = child.recv() => self.effects.reap_orphans(),
                 _ = terminate.recv() => self.apply(Input::Terminate),

@@ -46,6 +46,8 @@ pub(crate) enum Delivery {
     Created(ContainerNo, ProcessNo, failure::Result<Box<NewContainer>>),
     Started(ContainerNo, ProcessNo, failure::Result<Box<NewProcess>>),
     Deleted(ContainerNo, failure::Result<()>),
+    /// An engine has got ready for more containers, as far as it can.
+    Prepared,
 }
 
 /// A container as the engine knows it, and what belongs to it.
@@ -94,6 +96,8 @@ pub(crate) struct Effects {
     records: HashMap<ContainerNo, Record>,
     processes: HashMap<ProcessNo, LiveProcess>,
     ready: VecDeque<Input>,
+    /// Whether a container was made since the engines were last asked to get ready for more.
+    unprepared: bool,
     /// Containers with a policy.
     lives: HashMap<ContainerNo, hooks::Life>,
 }
@@ -117,6 +121,7 @@ impl Effects {
             records: HashMap::new(),
             processes: HashMap::new(),
             ready: VecDeque::new(),
+            unprepared: false,
             lives: HashMap::new(),
         }
     }
@@ -143,6 +148,29 @@ impl Effects {
     /// Reaps what was left to this process, the subreaper, by containers.
     pub(crate) fn reap_orphans(&self) {
         boathook_runtime::process::reap_orphans();
+    }
+
+    /// Has the engines get ready for more containers, in a moment in which nothing is to be done;
+    /// tells whether something was begun. Pods of one container that ends soon never come here.
+    pub(crate) fn prepare(&mut self) -> bool {
+        if !std::mem::take(&mut self.unprepared) {
+            return false;
+        }
+        let engines = self.engines.values().filter(|engine| !engine.is_prepared());
+        let engines: Vec<Engine> = engines.cloned().collect();
+        if engines.is_empty() {
+            return false;
+        }
+        let inbox = self.inbox.clone();
+        spawn_blocking(move || {
+            for engine in engines {
+                if let Err(error) = engine.prepare() {
+                    crate::debug!("containers begin with the host's mounts: {error}");
+                }
+            }
+            inbox.deliver(Delivery::Prepared);
+        });
+        true
     }
 
     /// Begins one action. Replies and the end are the driver's.
@@ -226,6 +254,7 @@ impl Effects {
                 }
                 Outcome::Deleted(no, result)
             }
+            Delivery::Prepared => return None,
         };
         Some(Input::Finished(outcome))
     }

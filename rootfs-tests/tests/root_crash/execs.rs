@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted, TaskExit};
 use containerd_shim_protos::shim::event::Envelope;
 use protobuf::Message;
-use rootfs_tests::census::{descriptors, listing};
+use rootfs_tests::census::{descriptors, listing, settled_descriptors};
 use rootfs_tests::error::{Error, Result};
 use rootfs_tests::shimrpc::{Shim, Sink};
 use rootfs_tests::wait::{self, PATIENCE};
@@ -37,7 +37,7 @@ fn a_thousand_execs_and_the_end(rig: &Rig) -> Result<()> {
     task.create(id, &bundle.dir)?;
     task.delete(id, "")?;
     sink.until("/tasks/delete", PATIENCE)?;
-    let before = descriptors(server)?;
+    let before = settled_descriptors(server)?;
     task.create(id, &bundle.dir)?;
     task.start(id, "")?;
     let wait = task.wait(id, "")?;

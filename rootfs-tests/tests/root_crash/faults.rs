@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rootfs_tests::census::{Census, descriptors};
+use rootfs_tests::census::{Census, descriptors, settled_descriptors};
 use rootfs_tests::error::{Context, Error, Result};
 use rootfs_tests::shimrpc::Launch;
 use rootfs_tests::wait::{self, PATIENCE};
@@ -106,6 +106,7 @@ fn no_descriptors(rig: &Rig) -> Result<()> {
     task.create(id, &bundle.dir)?;
     task.delete(id, "")?;
     let count = || Ok(descriptors(server)?.values().sum::<usize>());
+    settled_descriptors(server)?;
     let used: usize = count()?;
     let machine = Census::take()?;
     let mut refused = 0;

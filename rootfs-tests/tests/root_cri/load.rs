@@ -7,7 +7,7 @@ use rootfs_tests::cri::{ContainerConfig, ContainerMetadata, ExecSyncResponse};
 use rootfs_tests::error::{Error, Result};
 use rootfs_tests::suite::{Runtime, Scene};
 use rootfs_tests::wait::{self, PATIENCE};
-use rootfs_tests::{census, ensure, ensure_eq};
+use rootfs_tests::{ensure, ensure_eq};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -63,7 +63,7 @@ pub(crate) fn rounds(scene: &mut Scene<'_>) -> Result<()> {
     let shim = pod.shim(scene)?;
     // What is made once is made by the first.
     round(&pod, 0)?;
-    let before = census::descriptors(shim)?;
+    let before = Pod::descriptors(scene, shim)?;
     for number in 1..=times(scene, 300) {
         let told = |error: Error| Error::check(format!("round {number}: {error}"));
         round(&pod, u32::try_from(number).unwrap_or(0)).map_err(told)?;
@@ -97,7 +97,7 @@ pub(crate) fn execs_until_the_end(scene: &mut Scene<'_>) -> Result<()> {
     let pod = Pod::start(scene)?;
     let shim = pod.shim(scene)?;
     round(&pod, 0)?;
-    let before = census::descriptors(shim)?;
+    let before = Pod::descriptors(scene, shim)?;
     let script = "until test -e /go; do sleep 0.01; done; exit 5";
     let one = pod.run(&ContainerConfig::simple("one", &["sh", "-c", script]))?;
     let mut events = exits(scene)?;

@@ -3,7 +3,7 @@
 use rootfs_tests::census;
 use rootfs_tests::cri::{ContainerConfig, ContainerState, Cri, PodSandboxConfig};
 use rootfs_tests::error::{Context, Error, Result};
-use rootfs_tests::suite::Scene;
+use rootfs_tests::suite::{Runtime, Scene};
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure_eq, host};
 use std::collections::BTreeMap;
@@ -99,6 +99,14 @@ impl Pod {
         let is_its = |pid: &u32| host::command_line(*pid).contains(&self.id);
         let shim = scene.daemon.shims().into_iter().find(is_its);
         shim.ok_or_else(|| Error::check(format!("no shim of pod {}", self.id)))
+    }
+
+    /// What a shim that has had containers holds when nobody calls it.
+    pub(crate) fn descriptors(scene: &Scene<'_>, shim: u32) -> Result<BTreeMap<String, usize>> {
+        match scene.runtime {
+            Runtime::Boathook => census::settled_descriptors(shim),
+            Runtime::Runc => census::descriptors(shim),
+        }
     }
 
     /// Waits until a process holds the same descriptors as `before`.

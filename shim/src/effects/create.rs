@@ -106,6 +106,7 @@ impl Effects {
         let result = self.watch_init(Arc::clone(&process), init, streams, oom.ok());
         match result {
             Ok(streams) => {
+                self.unprepared = true;
                 let created = (pid(&process), live.container.has_private_pidns());
                 let kept = LiveProcess {
                     container: Some(no),
