@@ -3,6 +3,7 @@
 use crate::support::{POLITE, RUDE, Subject, events, exec, topics};
 use rootfs_tests::command::{Run, Stream};
 use rootfs_tests::error::{Context, Error, Result};
+use rootfs_tests::packages::Release;
 use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host, image, workspace};
@@ -23,8 +24,13 @@ pub(crate) fn exec_is_like_the_container(scene: &mut Scene<'_>) -> Result<()> {
         "({facts}) >/out/hook; i=0; until test -e /out/go; do i=$((i+1)); done; echo hook >>/out/log"
     );
     let script = format!("({facts}) >/out/own; {POLITE}");
-    let user = image::USER.to_string();
-    let more = ["--env", "COLOUR=blue", "--cwd", "/etc", "--seccomp", "--user", &user];
+    let mut more = vec!["--env", "COLOUR=blue", "--cwd", "/etc", "--seccomp"];
+    // That of 1.6 cannot choose a user.
+    let older = scene.daemon.packages().release == Release::Bookworm;
+    let user = if older { 0 } else { image::USER }.to_string();
+    if !older {
+        more.extend(["--user", &user]);
+    }
     let everybody = fs::Permissions::from_mode(0o777);
     fs::set_permissions(&subject.out, everybody).during(|| "open a directory to everybody")?;
     subject.start(scene, &[("pre-stop", &exec(&hook))], &more, &script)?;
