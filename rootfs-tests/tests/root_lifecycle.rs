@@ -28,7 +28,9 @@ use crash::{daemon_killed_during_stops, shim_killed_in_a_hook, shim_killed_in_a_
 use cri::{backstop, hooks_in_a_pod};
 use http::{http_in_the_containers_network, http_is_asked_again};
 use matrix::{matrix_of_cri, matrix_of_ctr};
-use posts::{post_starts_before_the_entrypoint, post_starts_of_cri, post_starts_of_ctr};
+use posts::{
+    post_starts_before_the_entrypoint, post_starts_of_cri, post_starts_of_ctr, shim_stays_small,
+};
 use signals::{image_signal_in_a_pod, image_signal_of_ctr, image_signal_unknown};
 use starts::{before_the_entrypoint, post_start, post_start_fails, wrong_annotations};
 use stops::{
@@ -56,6 +58,7 @@ rootfs_tests::suite!(
     post_starts_of_ctr on [Sid],
     post_starts_of_cri on [Bookworm, Sid],
     post_starts_before_the_entrypoint on [Sid],
+    shim_stays_small on [Sid],
     hooks_in_a_pod,
     image_signal_in_a_pod,
     image_signal_of_ctr,

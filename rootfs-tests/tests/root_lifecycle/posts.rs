@@ -7,6 +7,7 @@ use crate::support::{POLITE, Subject, exec, record, told};
 use rootfs_tests::containerd::CRI_NAMESPACE;
 use rootfs_tests::error::{Context, Error, Result};
 use rootfs_tests::image::BUSYBOX;
+use rootfs_tests::memory::Usage;
 use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host};
@@ -305,4 +306,35 @@ fn killed_meanwhile(scene: &Scene<'_>, id: &str) -> Result<()> {
         scene.ctr.ok(&["task", "kill", "--signal", "SIGKILL", id])?;
         start.join().unwrap_or(Ok(()))
     })
+}
+
+/// What a hook and the question for a stop signal need is given back: the shim is as small as one of
+/// a container without either, and has one thread again.
+pub(crate) fn shim_stays_small(scene: &mut Scene<'_>) -> Result<()> {
+    let (plain, hooked) = (format!("{}-plain", scene.id), format!("{}-hooked", scene.id));
+    scene.start(&["--null-io"], &plain, &["sleep", "1000000"])?;
+    let holding = scene.pid(&plain)?;
+    let server = Server::start(holding, 9000, Manner::Answers, None)?;
+    let network = format!("network:/proc/{holding}/ns/net");
+    let subject = Subject::new(scene, &hooked)?;
+    let hook = r#"{"httpGet":{"port":9000}}"#;
+    subject.start(scene, &[("post-start", hook)], &["--with-ns", &network], POLITE)?;
+    wait::until("the hook's end", PATIENCE, || {
+        let names = subject.record(scene)?.names();
+        Ok(names.contains(&"hookSucceeded:postStart".to_owned()).then_some(()))
+    })?;
+    server.end()?;
+    let usage = |id: &str| {
+        let shims = host::processes(|line| line.contains("-shim-boathook") && line.contains(id));
+        ensure_eq!(shims.len(), 1, "shims of {id}");
+        wait::until("a shim at rest", PATIENCE, || {
+            let usage = Usage::of(shims[0])?;
+            Ok((usage.threads == 1).then_some(usage))
+        })
+    };
+    let (usual, after) = (usage(&plain)?, usage(&hooked)?);
+    let more = after.private_dirty_kib.saturating_sub(usual.private_dirty_kib);
+    ensure!(more <= 128, "{more} KiB more of its own: {after:?}, where {usual:?} is usual");
+    scene.remove(&hooked)?;
+    scene.remove(&plain)
 }
