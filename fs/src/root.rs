@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 
 use crate::{Error, Result};
 
+mod by_hand;
 #[cfg(test)]
 mod tests;
 
@@ -129,6 +130,17 @@ impl Root {
         }
     }
 
+    /// Whether `error` is that of a kernel without the call, or of a filter that refuses it: then
+    /// it does not even open the root.
+    fn no_openat2(&self, error: Errno) -> bool {
+        let root = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+        match error {
+            Errno::ENOSYS => true,
+            Errno::EPERM => openat2(&self.0, ".", root).err() == Some(Errno::EPERM),
+            _ => false,
+        }
+    }
+
     fn open_how(&self, path: &Path, flags: OFlag, more: ResolveFlag) -> Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
@@ -140,6 +152,12 @@ impl Root {
             match openat2(&self.0, name, how) {
                 Ok(fd) => return Ok(fd),
                 Err(Errno::EAGAIN | Errno::EINTR) if tries < RETRIES => tries += 1,
+                Err(e) if self.no_openat2(e) => {
+                    let links = !more.contains(ResolveFlag::RESOLVE_NO_SYMLINKS);
+                    return by_hand::open(self.0.as_fd(), name, flags, links).map_err(|e| {
+                        Error::sys(format!("open({}, {flags:?}, in root)", path.display()), e)
+                    });
+                }
                 Err(e) => {
                     let call = format!("openat2({}, {flags:?}, in root)", path.display());
                     return Err(Error::sys(call, e));

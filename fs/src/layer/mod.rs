@@ -30,7 +30,7 @@ pub use decoder::Format;
 pub use digest::Digest;
 pub use limits::{Budget, Limits};
 pub use name::{Meaning, Name};
-pub use parents::{Applied, inherit};
+pub use parents::{Applied, hide_all, inherit};
 pub use staging::{Staging, Sync};
 pub use stream::{Expected, Found};
 pub use tar::{Archive, Entry, Error as TarError, Kind, Problem, Segment, Time, Xattr};
@@ -125,6 +125,14 @@ pub fn apply_to(
     let found = archive.into_input().finish()?;
     let apply::Outcome { entries, root_opaque, parents, warnings } = outcome;
     Ok(Report { found, entries, root_opaque, parents, warnings })
+}
+
+/// Removes all that is in `root`.
+///
+/// # Errors
+/// By errno.
+pub fn clear(root: &Root) -> Result<()> {
+    apply::clear(root)
 }
 
 /// Reads the layer in `blob` to the end and checks everything that can be

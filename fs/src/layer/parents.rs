@@ -1,11 +1,13 @@
 //! Directories that a layer needs and does not describe: they are those of the
 //! layers below, so they keep their owner, mode, times and attributes.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{self, Dir, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::apply::cover;
 use super::name::Name;
 use super::tar::shown;
 use crate::error::errno_of;
@@ -54,6 +56,26 @@ pub fn inherit(layer: &Root, parents: &[Name], below: &[Applied]) -> Result<()> 
                 Answer::Below => {}
             }
         }
+    }
+    Ok(())
+}
+
+/// Hides all that the layers `below` have from `layer`, whose root is opaque, name by name: for
+/// whoever cannot leave them out of the mount.
+///
+/// # Errors
+/// By errno.
+pub fn hide_all(layer: &Root, below: &[Applied]) -> Result<()> {
+    let mut names = BTreeSet::new();
+    for lower in below {
+        let dir = step(lower.root.as_fd(), b".").map_err(|e| failed("openat", b".", e))?;
+        for item in Dir::read_from(&dir).map_err(|e| failed("getdents", b".", e))? {
+            let item = item.map_err(|e| failed("getdents", b".", e))?;
+            names.insert(item.file_name().to_bytes().to_vec());
+        }
+    }
+    for name in names.iter().filter(|name| !matches!(name.as_slice(), b"." | b"..")) {
+        cover(layer.as_fd(), name)?;
     }
     Ok(())
 }

@@ -59,6 +59,21 @@ fn root_what_is_refused_leaves_nothing() {
 /// with the layer as the root.
 #[test]
 fn root_links_among_the_parents_stay_inside() {
+    links_among_the_parents_stay_inside();
+}
+
+/// The same where the kernel has no openat2, or a sandbox refuses it.
+#[test]
+fn root_links_stay_inside_without_openat2() {
+    let thread = std::thread::spawn(|| {
+        super::common::sys::take_away(&[libc::SYS_openat2]);
+        links_among_the_parents_stay_inside();
+        hard_links();
+    });
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+fn links_among_the_parents_stay_inside() {
     let yard = Yard::new();
     let canary = yard.canary();
     let canary = canary.to_str().unwrap();
@@ -122,6 +137,10 @@ fn root_the_last_entry_of_a_name_counts() {
 /// bring its metadata to the file that both are.
 #[test]
 fn root_hard_links() {
+    hard_links();
+}
+
+fn hard_links() {
     let yard = Yard::new();
     let tarball = tarball()
         .file("old", "old")

@@ -36,7 +36,8 @@ use meta::New;
 use tree::{Missing, Tree, call};
 use whiteouts::Whiteouts;
 
-pub(super) use tree::remove_dir;
+pub(super) use tree::{clear, remove_dir};
+pub(super) use whiteouts::cover;
 
 /// What applying came to.
 #[derive(Debug, Default)]

@@ -181,6 +181,16 @@ pub(in crate::layer) fn remove_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(
     Ok(())
 }
 
+/// Removes all that is in a directory.
+pub(in crate::layer) fn clear(root: &Root) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = fs::openat(root, c".", flags, Mode::empty()).map_err(|e| call("openat", b".", e))?;
+    while let Some(inner) = empty(dir.as_fd())? {
+        remove_dir(dir.as_fd(), &inner)?;
+    }
+    Ok(())
+}
+
 /// Unlinks what is no directory; the first directory that is not empty, if any.
 fn empty(dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {
     let failed = |e| Error::sys("getdents of a directory to remove", errno_of(e));

@@ -98,6 +98,18 @@ impl Whiteouts {
     }
 }
 
+/// Hides what lower layers have at `name`, which is at the top of the layer `root`: by a whiteout
+/// when the layer does not have it, by the attribute when it is a directory of both.
+pub(in crate::layer) fn cover(root: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    match meta::stat(root, name) {
+        Ok(_) if is_directory(root, name) => meta::set_xattr(root, name, OPAQUE, b"y")
+            .map_err(|e| failed("setxattr opaque", name, e)),
+        Ok(_) => Ok(()),
+        Err(Errno::NOENT) => hide(root, name),
+        Err(e) => Err(failed("fstatat", name, e)),
+    }
+}
+
 /// Makes the directory opaque, unless it is none any more.
 fn mark(tree: &mut Tree, name: &Name, attribute: &[u8]) -> Result<()> {
     let Some((parent, last)) = name.split() else { return Ok(()) };
