@@ -35,6 +35,21 @@ pub(crate) enum Command {
     /// Unpack an image and mount it.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Serve containerd as a differ: it asks for layers, and they are unpacked here.
+    Unpackd(Box<Unpackd>),
+}
+
+/// Arguments of `boathook unpackd`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Unpackd {
+    /// The daemon's directory, `root` in its configuration.
+    #[arg(long, default_value = "/var/lib/containerd")]
+    pub(crate) root: PathBuf,
+    /// The socket to make, unless one was handed over.
+    #[arg(long, default_value = "/run/boathook/unpackd.sock")]
+    pub(crate) socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) limits: LayerLimits,
 }
 
 /// The commands of `boathook image`.

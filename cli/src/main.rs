@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Events(events) => commands::events::run(&events),
         Command::Layer(layer) => commands::layer::run(&layer),
         Command::Image(image) => commands::image::run(&image),
+        Command::Unpackd(unpackd) => commands::unpackd::run(&unpackd),
     };
     exit::of(result)
 }

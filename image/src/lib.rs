@@ -13,12 +13,14 @@
 //! only when all of them were right.
 #![forbid(unsafe_code)]
 
+mod differ;
 mod error;
 mod files;
 mod image;
 mod mount;
 mod unpack;
 
+pub use differ::{Differ, MountText, Refusal, Request};
 pub use error::{Error, Result};
 pub use files::Source;
 pub use image::{Image, Layer};

@@ -73,13 +73,26 @@ impl Daemon {
     /// # Errors
     /// Something is missing on this machine, or the daemon does not come up; its log is shown.
     pub fn start(release: Release) -> Result<Self> {
+        Self::begin(release, "")
+    }
+
+    /// As [`Daemon::start`], with a differ of its own that listens on `unpackd.sock` in the
+    /// daemon's directory, which it asks first.
+    ///
+    /// # Errors
+    /// As of [`Daemon::start`]. Whether the differ is there is only seen when it is needed.
+    pub fn with_differ(release: Release) -> Result<Self> {
+        Self::begin(release, config::differ(release))
+    }
+
+    fn begin(release: Release, more: &str) -> Result<Self> {
         host::need_root()?;
         host::exclusive()?;
         let packages = Packages::get(release)?;
         let dir = host::temp_dir()?;
         let journal_before = journal(CRI_NAMESPACE).exists();
         let mut daemon = Self { packages, dir, child: None, journal_before };
-        daemon.prepare()?;
+        daemon.prepare(more)?;
         daemon.up()?;
         Ok(daemon)
     }
@@ -293,7 +306,7 @@ impl Daemon {
         self.dir.path().join(name)
     }
 
-    fn prepare(&self) -> Result<()> {
+    fn prepare(&self, more: &str) -> Result<()> {
         for name in ["root", "state", "bin", "cni", "logs"] {
             fs::create_dir(self.path(name)).during(|| format!("mkdir {name}"))?;
         }
@@ -310,6 +323,8 @@ impl Daemon {
         let network = config::network(&self.bridge(), &self.path("cni-addresses"));
         fs::write(self.path("cni/10-boathook.conflist"), network).during(|| "write CNI's file")?;
         let text = config::daemon(self.packages.release, self.dir.path(), &self.packages.cni());
+        let more = more.replace("{dir}", &self.dir.path().display().to_string());
+        let text = format!("{text}\n{more}");
         fs::write(self.path("containerd.toml"), text).during(|| "write containerd.toml")
     }
 

@@ -289,6 +289,17 @@ impl Cri {
         Ok(answer.image.is_some())
     }
 
+    /// Has the daemon pull an image; answers what it calls it.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub fn pull(&self, name: &str) -> Result<String> {
+        let image = Some(ImageSpec { image: name.into(), ..Default::default() });
+        let method = "/runtime.v1.ImageService/PullImage";
+        let answer: PullImageResponse = self.call(method, PullImageRequest { image })?;
+        Ok(answer.image_ref)
+    }
+
     /// Makes and starts a container; answers its id.
     ///
     /// # Errors

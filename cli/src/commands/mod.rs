@@ -6,3 +6,4 @@ pub(crate) mod image;
 pub(crate) mod layer;
 pub(crate) mod lifecycle;
 pub(crate) mod plan;
+pub(crate) mod unpackd;

@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// How layers are compressed.
@@ -84,8 +85,10 @@ impl Layout {
         let config = document(&self.config(), "application/vnd.oci.image.config.v1+json");
         let layer = |blob: &Blob| json!({ "mediaType": blob.media_type, "digest": blob.digest, "size": blob.size });
         let layers: Vec<Value> = self.blobs.iter().map(layer).collect();
-        let manifest = bytes(&json!({ "schemaVersion": 2, "config": config, "layers": layers }));
-        let mut manifest = document(&manifest, "application/vnd.oci.image.manifest.v1+json");
+        let manifest = bytes(
+            &json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers }),
+        );
+        let mut manifest = document(&manifest, MANIFEST);
         manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": "tried" });
         let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
         fs::write(to.join("index.json"), bytes(&index)).unwrap();
@@ -94,6 +97,7 @@ impl Layout {
 
     /// Writes the image as `docker save` did before it wrote layouts: layers are not compressed,
     /// one that comes twice is a link.
+    #[allow(dead_code, reason = "each test binary uses its own part of this")]
     pub(crate) fn save(archives: &[Vec<u8>], to: &Path) {
         let own = Self::new(archives, Pack::Plain);
         let config = own.config();

@@ -42,6 +42,33 @@ path = "{dir}/opt"
     )
 }
 
+/// A differ at `{dir}/unpackd.sock`, asked before the daemon's own. 2.x pulls through its transfer
+/// service, which has one differ and no second.
+pub(super) fn differ(release: Release) -> &'static str {
+    match release {
+        Release::Bookworm | Release::Trixie => {
+            r#"[proxy_plugins.boathook]
+type = "diff"
+address = "{dir}/unpackd.sock"
+[plugins."io.containerd.service.v1.diff-service"]
+default = ["boathook", "walking"]
+"#
+        }
+        Release::Sid => {
+            r#"[proxy_plugins.boathook]
+type = "diff"
+address = "{dir}/unpackd.sock"
+[plugins."io.containerd.service.v1.diff-service"]
+default = ["boathook", "walking"]
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "linux/amd64"
+snapshotter = "overlayfs"
+differ = "boathook"
+"#
+        }
+    }
+}
+
 /// containerd 1.6 and 1.7: one CRI plugin.
 fn version_2(dir: &Path, cni: &Path) -> String {
     let (runtimes, dir, cni) =
@@ -68,6 +95,8 @@ fn version_3(dir: &Path, cni: &Path) -> String {
     format!(
         r#"[plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "{SANDBOX_IMAGE}"
+[plugins."io.containerd.cri.v1.images".registry]
+config_path = "{dir}/hosts"
 [plugins."io.containerd.grpc.v1.cri"]
 disable_tcp_service = true
 stream_server_address = "127.0.0.1"

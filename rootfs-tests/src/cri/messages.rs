@@ -316,6 +316,8 @@ messages! {
         linux: Option<LinuxContainerResources> = (message, optional, tag = "2"),
     }
 
+    PullImageRequest { image: Option<ImageSpec> = (message, optional, tag = "1") }
+    PullImageResponse { image_ref: String = (string, tag = "1") }
     ImageStatusRequest { image: Option<ImageSpec> = (message, optional, tag = "1") }
     ImageStatusResponse { image: Option<Image> = (message, optional, tag = "1") }
     Image { id: String = (string, tag = "1") }

@@ -1,0 +1,143 @@
+//! The program under test, as a daemon's neighbour and by itself.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rootfs_tests::containerd::Daemon;
+use rootfs_tests::grpc::Connection;
+use rootfs_tests::wait::{self, PATIENCE};
+use rootfs_tests::{host, workspace};
+use rustix::process::Signal;
+
+use super::root_of;
+
+/// What a differ may keep: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SYS_ADMIN, MKNOD
+/// and SETFCAP (capabilities(7)).
+const CAPABILITIES: u64 = 0b1_1111 | 1 << 21 | 1 << 27 | 1 << 31;
+
+pub(crate) struct Unpackd {
+    child: Option<Child>,
+    log: PathBuf,
+    socket: PathBuf,
+}
+
+impl Unpackd {
+    /// Starts it where `daemon` looks for it, and waits until it listens.
+    pub(crate) fn start(daemon: &Daemon) -> Self {
+        Self::at(&root_of(daemon), daemon.dir())
+    }
+
+    fn at(root: &Path, dir: &Path) -> Self {
+        let (log, socket) = (dir.join("unpackd.log"), dir.join("unpackd.sock"));
+        let mut command = Command::new(workspace::cli().unwrap());
+        command.args(["unpackd", "--root"]).arg(root).arg("--socket").arg(&socket);
+        let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
+        let it = Self { child: Some(child), log, socket };
+        let there = || Ok(it.log().contains("serving on").then_some(()));
+        wait::until("unpackd to listen", PATIENCE, there).unwrap();
+        it
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// How many layers it has applied.
+    pub(crate) fn applied(&self) -> usize {
+        self.log().matches(": applied, ").count()
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(self.socket.exists(), "a killed process left no socket to be in the way");
+    }
+
+    /// Ends it in order: it removes its socket.
+    pub(crate) fn end(&mut self) {
+        let mut child = self.child.take().unwrap();
+        host::signal(child.id(), Signal::TERM).unwrap();
+        wait::gone(child.id(), PATIENCE).unwrap();
+        assert!(child.wait().unwrap().success(), "{}", self.log());
+        assert!(!self.socket.exists());
+    }
+}
+
+impl Drop for Unpackd {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Answers anything that is asked of it.
+fn answers(socket: &Path) -> String {
+    let connection = Connection::open(socket).unwrap();
+    let method = "/containerd.services.diff.v1.Diff/Diff";
+    connection.call::<(), ()>(method, (), Duration::from_secs(30)).unwrap_err().to_string()
+}
+
+pub(crate) fn own_socket_is_private(dir: &Path) {
+    let mut unpackd = Unpackd::at(dir, dir);
+    let mode = fs::metadata(&unpackd.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let error = answers(&unpackd.socket);
+    assert!(error.contains("Diff/Diff"), "{error}");
+    let status = fs::read_to_string(format!("/proc/{}/status", unpackd.pid())).unwrap();
+    for (key, most) in [
+        ("CapInh:", 0),
+        ("CapPrm:", CAPABILITIES),
+        ("CapEff:", CAPABILITIES),
+        ("CapBnd:", CAPABILITIES),
+    ] {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        let set = u64::from_str_radix(line.trim(), 16).unwrap();
+        assert_eq!(set & !most, 0, "{key} {set:x}");
+    }
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    // A second one does not take the place of the first.
+    let again = Command::new(workspace::cli().unwrap())
+        .args(["unpackd", "--root"])
+        .arg(dir)
+        .arg("--socket")
+        .arg(&unpackd.socket)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(text.contains("somebody serves there already"), "{text}");
+    unpackd.end();
+}
+
+/// A shell stands for systemd: it knows its own number, which stays the program's.
+pub(crate) fn handed_over_socket_is_taken(dir: &Path) {
+    let socket = dir.join("held.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let script = "exec env LISTEN_PID=$$ LISTEN_FDS=1 \"$0\" unpackd --root / --socket /nowhere/s 3<&0 0</dev/null";
+    let mut child = Command::new("sh")
+        .args(["-c", script])
+        .arg(workspace::cli().unwrap())
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    lines.read_line(&mut first).unwrap();
+    assert!(first.contains("the socket that was handed over"), "{first}");
+    let error = answers(&socket);
+    host::signal(child.id(), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(error.contains("Diff/Diff"), "{error}");
+    assert!(socket.exists(), "it removed a socket that is not its own");
+}
