@@ -186,6 +186,35 @@ fn a_server_stands_on_its_own() {
     assert_eq!(score(&pid.to_string()), (score("self") + 1).min(1000));
 }
 
+/// CVE-2020-15257: red if a container in the host's network finds a name of the server that no
+/// file system guards.
+#[test]
+fn no_socket_of_a_server_has_an_abstract_name() {
+    let bundle = Bundle::new(&["-v"]);
+    let pid = bundle.serve().pid().as_raw_nonzero();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let open = open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let sockets: Vec<String> = open
+        .filter_map(|name| {
+            let name = name.to_str()?;
+            name.strip_prefix("socket:[")?.strip_suffix(']').map(str::to_owned)
+        })
+        .collect();
+    // The last two columns of proc_pid_net(5): inode and, where it has one, the name.
+    let table = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap();
+    let named: Vec<&str> = table
+        .lines()
+        .filter_map(|line| {
+            let mut columns = line.split_whitespace().skip(6);
+            let inode = columns.next()?;
+            columns.next().filter(|_| sockets.iter().any(|it| it == inode))
+        })
+        .collect();
+    let sockets = bundle.sockets();
+    let sockets = sockets.to_str().unwrap();
+    assert!(!named.is_empty() && named.iter().all(|name| name.starts_with(sockets)), "{named:?}");
+}
+
 #[test]
 fn a_server_has_one_thread_when_it_is_idle() {
     let bundle = Bundle::new(&["-v"]);
