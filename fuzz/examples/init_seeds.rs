@@ -2,6 +2,8 @@
 //! answers that let them begin. To be run again when the table of steps changes:
 //! `cargo run --example init_seeds` in `fuzz/`.
 
+#![allow(clippy::print_stdout, reason = "a tool for people")]
+
 use std::path::Path;
 
 use boathook_fuzz::{context, layouts};

@@ -7,13 +7,13 @@ use libfuzzer_sys::fuzz_target;
 
 /// `MOUNT_ATTR_*` of linux/mount.h.
 mod libc_bits {
-    pub const RDONLY: u64 = 0x1;
-    pub const NOSUID: u64 = 0x2;
-    pub const NODEV: u64 = 0x4;
-    pub const NOEXEC: u64 = 0x8;
-    pub const ATIME: u64 = 0x70;
-    pub const NODIRATIME: u64 = 0x80;
-    pub const NOSYMFOLLOW: u64 = 0x20_0000;
+    pub(crate) const RDONLY: u64 = 0x1;
+    pub(crate) const NOSUID: u64 = 0x2;
+    pub(crate) const NODEV: u64 = 0x4;
+    pub(crate) const NOEXEC: u64 = 0x8;
+    pub(crate) const ATIME: u64 = 0x70;
+    pub(crate) const NODIRATIME: u64 = 0x80;
+    pub(crate) const NOSYMFOLLOW: u64 = 0x20_0000;
 }
 
 /// Options that exclude each other.
@@ -34,7 +34,7 @@ fuzz_target!(|text: &str| {
         return;
     }
     // Without anything that keeps a comma from parting, a list is its comma string...
-    assert_eq!(Ok(&got), parse(&[lines.join(",")]).as_ref().map_err(|e| e.to_string()));
+    assert_eq!(Ok(&got), parse(&[lines.join(",")]).as_ref().map_err(ToString::to_string));
     // ...the last of a pair counts, and only what has no known name is data.
     let words: Vec<&str> = text.split(['\n', ',']).filter(|word| !word.is_empty()).collect();
     for (on, off, bit) in PAIRS {

@@ -9,12 +9,15 @@ mod bpf;
 #[allow(dead_code, unreachable_pub, reason = "each user takes its part")]
 #[path = "../../runtime/tests/seccomp_common/model.rs"]
 mod model;
+#[path = "../../runtime/tests/seccomp_common/names.rs"]
+mod names;
 
 use arbitrary::Arbitrary;
 use boathook_runtime::seccomp::{Arch, compile, number};
 use bpf::Data;
 use libfuzzer_sys::fuzz_target;
 use model::Model;
+use names::SPECIAL;
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 
@@ -62,42 +65,6 @@ struct Call {
     args: [Number; 6],
 }
 
-/// Calls with something special: numbers that differ by architecture, none of
-/// their own, hidden in another call, none at all.
-const NAMES: [&str; 32] = [
-    "socket",
-    "bind",
-    "connect",
-    "accept",
-    "accept4",
-    "recv",
-    "send",
-    "recvmmsg",
-    "socketcall",
-    "ipc",
-    "semop",
-    "semtimedop",
-    "shmat",
-    "msgrcv",
-    "personality",
-    "clone",
-    "clone3",
-    "rt_sigaction",
-    "execve",
-    "uretprobe",
-    "_llseek",
-    "mmap2",
-    "umount",
-    "read",
-    "restart_syscall",
-    "no_such_call",
-    "arm_sync_file_range",
-    "ioctl",
-    "open_tree_attr",
-    "close",
-    "prctl",
-    "",
-];
 const ACTIONS: [&str; 9] =
     ["ALLOW", "ERRNO", "KILL", "KILL_THREAD", "KILL_PROCESS", "TRAP", "LOG", "TRACE", "NOTIFY"];
 const OPERATORS: [&str; 7] = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
@@ -126,6 +93,11 @@ fuzz_target!(|input: (Profile, Vec<Call>)| {
 
 fn pick<'a>(all: &[&'a str], index: u8) -> &'a str {
     all[usize::from(index) % all.len()]
+}
+
+/// One of the calls with something special, or no name at all.
+fn call_name(index: u8) -> &'static str {
+    SPECIAL.get(usize::from(index) % (SPECIAL.len() + 1)).copied().unwrap_or_default()
 }
 
 /// The names whose bits are set.
@@ -164,7 +136,7 @@ impl Profile {
 
 impl Rule {
     fn json(&self) -> Value {
-        let names: Vec<_> = self.names.iter().map(|name| pick(&NAMES, *name)).collect();
+        let names: Vec<_> = self.names.iter().map(|name| call_name(*name)).collect();
         let mut json = json!({
             "names": names,
             "args": self.args.iter().map(Argument::json).collect::<Vec<_>>(),
@@ -200,7 +172,7 @@ impl Call {
     /// A call at or beside a number that a profile can name.
     fn data(&self) -> Data {
         let arch = Arch::ALL[usize::from(self.arch) % 3];
-        let named = number(arch, pick(&NAMES, self.name)).unwrap_or(u32::from(self.name));
+        let named = number(arch, call_name(self.name)).unwrap_or(u32::from(self.name));
         let number = named.wrapping_add_signed(i32::from(self.off / 16));
         let audit = if self.arch == 0xff { 0x4000_0028 } else { arch.audit() };
         Data { number, arch: audit, pointer: 0, args: self.args.map(Number::get) }

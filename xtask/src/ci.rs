@@ -16,6 +16,7 @@ pub(crate) fn run() -> Result<(), Error> {
     step("format", || process::run(&mut cargo(&["fmt", "--all", "--check"])))?;
     step("format of the fuzz targets", fuzz::format)?;
     step("lints", || process::run(&mut cargo(LINTS)))?;
+    step("lints of the fuzz targets", fuzz::lint)?;
     step("dependencies", deny::run)?;
     step("documentation", documentation)?;
     step("tests", || tiers::test(&Selection::everything()))?;

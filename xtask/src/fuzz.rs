@@ -49,6 +49,14 @@ pub(crate) fn format() -> Result<(), Error> {
     process::run(cargo(&["fmt", "--check"]).current_dir(dir()))
 }
 
+/// Clippy on the targets. What they use of the crates is there with the flag that `cargo fuzz`
+/// gives, and the compiler of everything else is good enough to check it.
+pub(crate) fn lint() -> Result<(), Error> {
+    let mut command = cargo(&["clippy", "--locked", "--all-targets", "--target-dir"]);
+    command.arg(target_dir().join("fuzz-lint")).args(["--", "-D", "warnings"]);
+    process::run(command.current_dir(dir()).env("RUSTFLAGS", "--cfg fuzzing"))
+}
+
 fn dir() -> PathBuf {
     workspace().join("fuzz")
 }

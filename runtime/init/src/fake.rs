@@ -263,7 +263,8 @@ impl Kernel {
 /// Nothing is looked up without the flag, and nothing with a directory in
 /// its way is looked up below a descriptor without a rule to stay there.
 fn check_open(dir: i32, path: &CStr, how: &[u8]) {
-    let word = |at: usize| u64::from_ne_bytes(how[8 * at..8 * at + 8].try_into().unwrap());
+    let (words, _) = how.as_chunks::<8>();
+    let word = |at: usize| u64::from_ne_bytes(words[at]);
     let (flags, resolve) = (word(0), word(2));
     assert!(flags & O_CLOEXEC != 0, "{path:?} is opened without close-on-exec");
     let name = path.to_bytes();

@@ -4,6 +4,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod model;
+pub(crate) mod names;
 pub(crate) mod oracle;
 pub(crate) mod random;
 pub(crate) mod sys;

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::bpf::Data;
+use super::names::SPECIAL;
 
 /// Every name of the compiler's table, read off its source.
 pub(crate) fn all_names() -> Vec<&'static str> {
@@ -15,37 +16,6 @@ pub(crate) fn all_names() -> Vec<&'static str> {
         .filter_map(|l| l.trim().strip_prefix("Call::new(\"")?.split('"').next())
         .collect()
 }
-
-/// Names with something special: other numbers elsewhere, none of their own,
-/// none at all.
-const SPECIAL: [&str; 26] = [
-    "socket",
-    "bind",
-    "accept",
-    "accept4",
-    "recv",
-    "send",
-    "recvmmsg",
-    "socketcall",
-    "ipc",
-    "semop",
-    "semtimedop",
-    "shmat",
-    "msgrcv",
-    "personality",
-    "clone",
-    "clone3",
-    "rt_sigaction",
-    "execve",
-    "uretprobe",
-    "_llseek",
-    "mmap2",
-    "umount",
-    "read",
-    "restart_syscall",
-    "no_such_call",
-    "arm_sync_file_range",
-];
 
 fn name() -> impl Strategy<Value = &'static str> {
     prop_oneof![
