@@ -17,10 +17,10 @@
 //! and nothing is fsynced.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder};
-use std::io::{ErrorKind as Io, Read};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind as Io, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -277,14 +277,14 @@ impl StateDir {
         let json = serde_json::to_vec(state)
             .map_err(|e| Error::new(ErrorKind::Internal, format!("encode state.json: {e}")))?;
         let new = self.path.join(NEW_FILE);
-        fs::write(&new, json).map_err(|e| failed("write", &new, e))?;
+        write_own(&new, &json).map_err(|e| failed("write", &new, e))?;
         fs::rename(&new, self.path.join(FILE)).map_err(|e| failed("rename", &new, e))
     }
 
     /// Keeps the filter for later processes, and returns what goes into the record.
     pub(crate) fn save_filter(&self, filter: &Filter) -> Result<SeccompRecord> {
         let path = self.path.join(FILTER);
-        fs::write(&path, filter.bytes()).map_err(|e| failed("write", &path, e))?;
+        write_own(&path, &filter.bytes()).map_err(|e| failed("write", &path, e))?;
         Ok(SeccompRecord { flags: filter.flags, listener: filter.listener.clone() })
     }
 
@@ -377,6 +377,13 @@ fn dirs() -> DirBuilder {
     let mut builder = DirBuilder::new();
     builder.mode(0o700);
     builder
+}
+
+/// Writes a file that is nobody else's affair, whatever the mask of this process.
+fn write_own(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)?.write_all(bytes)
 }
 
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {

@@ -7,6 +7,8 @@
 //! Both are written by rename, so a reader sees all of a version or nothing.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -108,7 +110,11 @@ pub fn remove_address(bundle: &Path) {
 pub(crate) fn replace(bundle: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let draft = bundle.join(format!(".{name}.{}", std::process::id()));
     let path = bundle.join(name);
-    fs::write(&draft, bytes).and_then(|()| fs::rename(&draft, &path)).map_err(|e| {
+    let mut options = fs::OpenOptions::new();
+    // Nobody else's affair, whatever mask the daemon has handed on.
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options.open(&draft).and_then(|mut file| file.write_all(bytes));
+    written.and_then(|()| fs::rename(&draft, &path)).map_err(|e| {
         let _ = fs::remove_file(&draft);
         Failure::sys(format!("write {}", path.display()), e)
     })

@@ -5,13 +5,14 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 
-use containerd_shim_protos::bootstrap_api::Extension;
+use containerd_shim_protos::bootstrap_api::{BootstrapResult, Extension};
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Bundle, SOON, Server, eventually, wait_gone};
+use crate::support::{Bundle, SOON, Server, eventually, run, wait_gone};
+use crate::task::task;
 
 #[test]
 fn the_old_dialect_gets_a_line_and_an_address_file() {
@@ -213,6 +214,51 @@ fn no_socket_of_a_server_has_an_abstract_name() {
     let sockets = bundle.sockets();
     let sockets = sockets.to_str().unwrap();
     assert!(!named.is_empty() && named.iter().all(|name| name.starts_with(sockets)), "{named:?}");
+}
+
+/// CVE-2024-25621, CVE-2021-41103: red if other users get into a directory that the shim made, or
+/// at a file of it, with a daemon whose mask hides nothing.
+#[test]
+fn what_a_shim_makes_is_closed_to_others_whatever_the_umask() {
+    let bundle = Bundle::new(&["-v"]);
+    let theirs = entries(bundle.path());
+    let shim = bundle.shim("start");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "umask 0 && exec \"$0\" \"$@\""]).arg(shim.get_program());
+    command.args(shim.get_args()).current_dir(bundle.path());
+    command.env("TTRPC_ADDRESS", "/nowhere/c.sock.ttrpc");
+    let output = run(command, &bundle.params().write_to_bytes().unwrap());
+    let result = BootstrapResult::parse_from_bytes(&output.stdout).unwrap();
+    let server = Server::connect(&result.address);
+    let task = task(&server, &bundle);
+    task.create(&bundle, "", "");
+    task.start("");
+    let state = std::path::PathBuf::from(format!("/run/boathook/{}", bundle.namespace));
+    let mut ours = entries(&state);
+    assert!(ours.iter().any(|path| path.ends_with("state.json")), "{ours:?}");
+    let made = entries(bundle.path()).into_iter();
+    let root = bundle.path().join("rootfs");
+    ours.extend(made.filter(|path| !theirs.contains(path) && !path.starts_with(&root)));
+    assert!(ours.iter().any(|path| path.starts_with(bundle.sockets())), "{ours:?}");
+    for path in ours.iter().chain([&state]) {
+        let found = fs::symlink_metadata(path).unwrap();
+        let mode = found.permissions().mode() & 0o7777;
+        assert_eq!(mode & 0o077, 0, "{mode:o} {}", path.display());
+    }
+    task.wait("");
+    task.delete("");
+}
+
+/// Everything below a directory.
+fn entries(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut all = Vec::new();
+    for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if fs::symlink_metadata(&path).unwrap().is_dir() {
+            all.extend(entries(&path));
+        }
+        all.push(path);
+    }
+    all
 }
 
 #[test]

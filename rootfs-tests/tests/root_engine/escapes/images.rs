@@ -341,7 +341,7 @@ fn files_and_directories_are_closed_to_others(arena: &Arena) {
         assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o7777, 0o700, "{}", dir.display());
     }
     let record = fs::metadata(dir.join("state.json")).unwrap();
-    assert_eq!(record.mode() & 0o077 & !0o044, 0, "written or executed by others");
+    assert_eq!(record.mode() & 0o7777, 0o600, "state.json");
     let table = mountinfo::parse(&live.proc("mountinfo"));
     assert!(table.iter().all(|entry| !entry.is("shared")), "{table:#?}");
     assert!(status(live.process.pid(), "Seccomp").starts_with('0'));
