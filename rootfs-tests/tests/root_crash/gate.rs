@@ -9,7 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rootfs_tests::error::{Context, Error, Result};
@@ -44,6 +44,23 @@ impl Gate {
         let hooks = hooks.and_then(Value::as_object_mut);
         hooks.ok_or_else(|| Error::check("config.json is no object"))?.insert(stage.into(), hook);
         Ok(Self { stage, said, go })
+    }
+
+    /// A gate in a Start of an exec that has this log URI: its logging program is not ready before
+    /// it may go on. The directory is made.
+    pub(crate) fn before_an_exec(dir: &Path) -> Result<(Self, String)> {
+        fs::create_dir_all(dir).during(|| "make the gate's directory")?;
+        let said = fifo(&dir.join("said"))?;
+        let go = fifo(&dir.join("go"))?;
+        let (place, program) = (dir.display(), dir.join("logger"));
+        let script = format!(
+            "#!/bin/sh\necho here > {place}/said; read word < {place}/go\n\
+             exec 5>&-\ncat <&3 >&2 &\ncat <&4 >&2\nwait\n"
+        );
+        fs::write(&program, script).during(|| "write a logging program")?;
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&program, mode).during(|| "make the program executable")?;
+        Ok((Self { stage: "exec", said, go }, format!("binary://{}?a=b", program.display())))
     }
 
     /// Waits until the hook runs.

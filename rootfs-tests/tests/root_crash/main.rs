@@ -5,6 +5,7 @@
 //! to go on ([`gate`]), so nothing here depends on how fast the machine is. What the engine leaves
 //! when it is killed between any two of its system calls is in the suite `root_engine`.
 
+mod exec_call;
 mod execs;
 mod faults;
 mod gate;
@@ -22,7 +23,7 @@ use rootfs_tests::suite::{self, Entry};
 
 fn main() -> ExitCode {
     let alone = [killed::ALONE, timeouts::ALONE, execs::ALONE, faults::ALONE].concat();
-    let played = [restarts::PLAYED, kill_call::PLAYED, pods::PLAYED].concat();
+    let played = [restarts::PLAYED, kill_call::PLAYED, exec_call::PLAYED, pods::PLAYED].concat();
     let entries: Vec<Entry> = played.into_iter().map(stage::entry).collect();
     suite::main(alone.into_iter().map(stage::trial).collect(), &entries)
 }

@@ -34,7 +34,7 @@ pub(crate) enum Victim {
 }
 
 impl Victim {
-    fn kill(self, scene: &mut Scene<'_>) -> Result<()> {
+    pub(crate) fn kill(self, scene: &mut Scene<'_>) -> Result<()> {
         self.kill_and(scene, |shims| {
             if self == Self::Daemon {
                 return Ok(());

@@ -16,8 +16,8 @@ pub(crate) type Alone = (&'static str, fn(&Rig) -> Result<()>);
 /// witness.
 pub(crate) type Played = (&'static str, Scenario, &'static [Runtime]);
 
-/// The oldest and the newest daemon: what differs between releases is what they do after a crash.
-const RELEASES: [Release; 2] = [Release::Bookworm, Release::Sid];
+/// What differs between releases is what they do after a crash.
+const RELEASES: [Release; 3] = [Release::Bookworm, Release::Trixie, Release::Sid];
 
 pub(crate) fn entry((name, scenario, runtimes): Played) -> Entry {
     Entry { name, scenario, releases: &RELEASES, runtimes }

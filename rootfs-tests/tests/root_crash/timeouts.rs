@@ -9,15 +9,17 @@ use rootfs_tests::error::{Error, Result};
 use rootfs_tests::shimrpc::{Task, create_request};
 use rootfs_tests::wait::PATIENCE;
 use rootfs_tests::{ensure, ensure_eq};
+use serde_json::json;
 
 use crate::gate::{Gate, no_hook_left};
-use crate::rig::{Rig, SIGKILL, SLEEP, again, id, run_delete, send_create};
+use crate::rig::{Rig, SIGKILL, SLEEP, again, finish, id, run_delete, send_create};
 use crate::stage::Alone;
 
 pub(crate) const ALONE: &[Alone] = &[
     ("create_takes_too_long", create_takes_too_long),
     ("delete_command_during_a_create", delete_command_during_a_create),
     ("delete_takes_too_long", delete_takes_too_long),
+    ("a_stuck_call_holds_up_nobody_else", a_stuck_call_holds_up_nobody_else),
 ];
 
 /// The deadline that a caller sets.
@@ -96,6 +98,62 @@ fn delete_takes_too_long(rig: &Rig) -> Result<()> {
     deleted(&mut task, &second)?;
     shim.end()?;
     again(rig, &bundle, &before)
+}
+
+/// A pod in which one container is being made, and then deleted, for as long as somebody likes:
+/// meanwhile another one lives its whole life. Red if any of its calls waits for the stuck one, as
+/// they do in shims that hold a lock of the pod (containerd 2709, 8557, 9103).
+fn a_stuck_call_holds_up_nobody_else(rig: &Rig) -> Result<()> {
+    let before = Census::take()?;
+    for stage in ["createRuntime", "poststop"] {
+        let (mut stuck, gate) = gated(rig, &format!("stuck-{}", stage.to_lowercase()), stage)?;
+        let mut other = rig.bundle(&format!("other-{}", stage.to_lowercase()), &SLEEP)?;
+        for bundle in [&mut stuck, &mut other] {
+            bundle.config["annotations"] = json!({ "io.kubernetes.cri.sandbox-id": stage });
+            bundle.save()?;
+        }
+        let (shim, same) = (rig.shim(&stuck)?, rig.shim(&other)?);
+        ensure_eq!(shim.address(), same.address(), "the pod's one server");
+        let (mut first, mut task) = (shim.connect()?, shim.connect()?);
+        let call = if stage == "createRuntime" {
+            send_create(&mut first, &stuck)?
+        } else {
+            first.create(id(&stuck), &stuck.dir)?;
+            first.start(id(&stuck), "")?;
+            let wait = first.wait(id(&stuck), "")?;
+            first.kill(id(&stuck), "", SIGKILL, false)?;
+            first.ended(&wait)?;
+            let request = DeleteRequest { id: id(&stuck).to_owned(), ..DeleteRequest::new() };
+            first.send("Delete", &request)?
+        };
+        gate.reached()?;
+        whole_life(&mut task, &other)?;
+        gate.open()?;
+        if stage == "createRuntime" {
+            let created: containerd_shim_protos::api::CreateTaskResponse =
+                first.connection.receive(&call, PATIENCE)?;
+            ensure!(created.pid > 0, "the create that was stuck: {created:?}");
+            first.delete(id(&stuck), "")?;
+        } else {
+            deleted(&mut first, &call)?;
+        }
+        shim.end()?;
+    }
+    before.assert_same()
+}
+
+/// Every call that a container's life consists of.
+fn whole_life(task: &mut Task, bundle: &Bundle) -> Result<()> {
+    let id = id(bundle);
+    let pid = task.create(id, &bundle.dir)?;
+    task.start(id, "")?;
+    ensure_eq!(task.state(id, "")?.pid, pid, "pid in its state");
+    task.exec(id, "ex", &["true"])?;
+    let wait = task.wait(id, "ex")?;
+    task.start(id, "ex")?;
+    ensure_eq!(task.ended(&wait)?, 0, "status of the exec");
+    task.delete(id, "ex")?;
+    finish(task, bundle)
 }
 
 /// The second Delete joined the first, or came when that was done.
