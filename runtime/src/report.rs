@@ -26,7 +26,7 @@ pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
             format!("chdir to cwd ({path:?}) set in config.json failed: {}", errno_text(report))
         }
         Some(step @ (Step::NewFs { slot: tree, .. } | Step::SetAttr { tree, .. })) => {
-            format!("{}{}: {}", describe(&step), place_of(program, tree), cause(report))
+            format!("{}{}: {}", describe(&step), place_of(program, tree), cause_in(&step, report))
         }
         Some(step @ Step::IdMap { tree, .. }) => {
             let place = place_of(program, tree);
@@ -36,7 +36,7 @@ pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
             let hint = "is linux.resources.pids.limit too low?";
             format!("{}: {} ({hint})", describe(&step), cause(report))
         }
-        Some(step) => format!("{}: {}", describe(&step), cause(report)),
+        Some(step) => format!("{}: {}", describe(&step), cause_in(&step, report)),
         None => format!("step {}: {}", report.step, cause(report)),
     };
     Error::new(kind, format!("unable to start container process: {text}"))
@@ -134,6 +134,23 @@ fn id_map_cause(report: &Report) -> String {
         Errno::EINVAL => "this file system cannot be id-mapped".to_owned(),
         Errno::ENOSYS => "this kernel has no id-mapped mounts (Linux 5.12)".to_owned(),
         _ => cause(report),
+    }
+}
+
+/// Why, with the option of a file system that was refused.
+fn cause_in(step: &Step<'_>, report: &Report) -> String {
+    let mut options = match step {
+        Step::NewFs { options, .. }
+        | Step::NewProc { options, .. }
+        | Step::NewSysfs { options, .. }
+        | Step::Reconfigure { options, .. } => options.iter(),
+        _ => return cause(report),
+    };
+    let index = report.detail.checked_sub(detail::OPTION);
+    let option = index.and_then(|index| options.nth(index as usize));
+    match option {
+        Some(option) => format!("option {option:?}: {}", lower(errno_of(report).desc())),
+        None => cause(report),
     }
 }
 

@@ -169,19 +169,20 @@ fn unknown_capabilities_and_devices(arena: &Arena) {
     let error = load(&case, config.to_string().as_bytes());
     check(&error, "config.json: process.capabilities.bounding", "MOON_LANDING");
 
-    for (device, field) in [
-        (json!({ "path": "/dev/x", "type": "c", "major": 5000, "minor": 1 }), "major"),
-        (json!({ "path": "/dev/x", "type": "c", "major": 1, "minor": -2 }), "minor"),
-        (json!({ "path": "/dev/x", "type": "a", "major": 1, "minor": 1 }), "type"),
-        (json!({ "path": "dev/x", "type": "c", "major": 1, "minor": 1 }), "path"),
+    for (device, field, value) in [
+        (json!({ "path": "/dev/x", "type": "c", "major": 5000, "minor": 1 }), "major", "5000"),
+        (json!({ "path": "/dev/x", "type": "c", "major": 1, "minor": -2 }), "minor", "-2"),
+        (json!({ "path": "/dev/x", "type": "a", "major": 1, "minor": 1 }), "type", "a"),
+        (json!({ "path": "dev/x", "type": "c", "major": 1, "minor": 1 }), "path", "dev/x"),
     ] {
         let mut case = arena.sleeper();
         case.config["linux"]["devices"] = json!([device]);
-        check(&case.refused(), &format!("linux.devices[0].{field}"), "");
+        check(&case.refused(), &format!("linux.devices[0].{field}"), value);
     }
 }
 
-/// Red if an id becomes a path, for a create or for finding a container.
+/// Red if an id becomes a path, for a create or for finding a container. Seen red with blanks
+/// allowed in `plan::check_id`. (Not tried with slashes: that makes directories elsewhere.)
 fn ids_that_are_no_names(arena: &Arena) {
     let marker = arena.dir().join("state.json");
     fs::write(&marker, "{}").unwrap();

@@ -146,8 +146,8 @@ fn a_remount_of_nothing_is_told(arena: &Arena) {
     for (point, options, field) in [
         ("/nothing", &["remount", "ro"][..], "options: \"remount\": no earlier entry"),
         ("/dev/../nothing", &["remount"], "options: \"remount\": no earlier entry"),
-        ("/bound", &["remount", "size=1m"], "options: \"size\" on a bind mount"),
-        ("/dev", &["remount", "bind", "size=1m"], "options: \"size\" on a bind mount"),
+        ("/bound", &["remount", "size=1m"], "options: \"size=1m\" on a bind mount"),
+        ("/dev", &["remount", "bind", "size=1m"], "options: \"size=1m\" on a bind mount"),
         ("/dev", &["remount", "tmpcopyup"], "options: \"tmpcopyup\""),
     ] {
         let mut case = arena.sleeper();

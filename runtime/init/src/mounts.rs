@@ -11,6 +11,7 @@ use crate::consts::{
     MOUNT_ATTR_IDMAP, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, OPEN_TREE_CLOEXEC,
     OPEN_TREE_CLONE,
 };
+use crate::report::detail;
 use crate::sys::{Fault, Fd, Outcome, PathBuf, nr, syscall};
 use crate::wire::List;
 
@@ -37,9 +38,7 @@ fn finish(context: Fd, source: &CStr, options: List<'_>, attrs: u64) -> Outcome<
     if !source.is_empty() {
         config(&context, FSCONFIG_SET_STRING, Some((c"source", source)))?;
     }
-    for option in options.iter() {
-        set_option(&context, option)?;
-    }
+    set_options(&context, options)?;
     config(&context, FSCONFIG_CMD_CREATE, None)?;
     Ok(Fd::new(syscall!(nr::FSMOUNT, context.number(), FSMOUNT_CLOEXEC, attrs)?))
 }
@@ -85,6 +84,14 @@ pub(crate) fn host_sysfs(tree: i32, attrs: u64) -> Outcome<Fd> {
     Ok(Fd::new(tree as usize))
 }
 
+/// Which of them was refused is told in the place of the system call.
+fn set_options(context: &Fd, options: List<'_>) -> Outcome {
+    for (detail, option) in (detail::OPTION..).zip(options.iter()) {
+        set_option(context, option).map_err(|fault| Fault { detail, ..fault })?;
+    }
+    Ok(())
+}
+
 fn set_option(context: &Fd, option: &CStr) -> Outcome {
     let bytes = option.to_bytes();
     let Some(at) = bytes.iter().position(|b| *b == b'=') else {
@@ -112,9 +119,7 @@ fn config(context: &Fd, command: u32, pair: Option<(&CStr, &CStr)>) -> Outcome {
 pub(crate) fn reconfigure(tree: i32, options: List<'_>) -> Outcome {
     let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
     let context = Fd::new(syscall!(nr::FSPICK, tree, c"", flags)?);
-    for option in options.iter() {
-        set_option(&context, option)?;
-    }
+    set_options(&context, options)?;
     config(&context, FSCONFIG_CMD_RECONFIGURE, None)
 }
 

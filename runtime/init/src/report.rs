@@ -40,6 +40,8 @@ pub mod detail {
     pub const NO_SLOT: u32 = 0x1000_0008;
     /// `argv[0]` is a directory.
     pub const IS_DIRECTORY: u32 = 0x1000_0009;
+    /// fsconfig(2) refused the step's first option; one more for each that came before.
+    pub const OPTION: u32 = 0x2000_0000;
 }
 
 /// One message from init.

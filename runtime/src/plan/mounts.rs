@@ -178,8 +178,8 @@ impl Entry<'_> {
     fn refuse_data(&self) -> Result<()> {
         match self.options.data.first() {
             None => Ok(()),
-            Some((key, _)) => {
-                let problem = format!("{key:?} on a bind mount");
+            Some(option) => {
+                let problem = format!("{:?} on a bind mount", as_text(option));
                 Err(Error::field(format!("{}.options", self.field), problem))
             }
         }
@@ -238,12 +238,16 @@ fn new_fs(
 
 /// What the file system itself is told.
 fn data_options(entry: &Entry<'_>) -> Result<Vec<CString>> {
-    let text = |(key, value): &DataOption| match value {
+    let field = format!("{}.options", entry.field);
+    entry.options.data.iter().map(|option| text::c_string(&field, as_text(option))).collect()
+}
+
+/// An option as the config has it.
+fn as_text((key, value): &DataOption) -> String {
+    match value {
         Some(value) => format!("{key}={value}"),
         None => key.clone(),
-    };
-    let field = format!("{}.options", entry.field);
-    entry.options.data.iter().map(|option| text::c_string(&field, text(option))).collect()
+    }
 }
 
 /// `remount`: changes what an earlier entry mounted at the same place. Only what
