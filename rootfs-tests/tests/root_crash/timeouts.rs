@@ -102,7 +102,8 @@ fn delete_takes_too_long(rig: &Rig) -> Result<()> {
 
 /// A pod in which one container is being made, and then deleted, for as long as somebody likes:
 /// meanwhile another one lives its whole life. Red if any of its calls waits for the stuck one, as
-/// they do in shims that hold a lock of the pod (containerd 2709, 8557, 9103).
+/// they do in shims that hold a lock of the pod (containerd 2709, 8557, 9103). Seen red with a single
+/// thread for the engine's work.
 fn a_stuck_call_holds_up_nobody_else(rig: &Rig) -> Result<()> {
     let before = Census::take()?;
     for stage in ["createRuntime", "poststop"] {

@@ -118,7 +118,8 @@ fn as_on_5_10(variables: &[&str], filter: &[&str], least: usize) {
 
 /// Without what every supported kernel has there is nothing to fall back to: an outer container's
 /// filter can take it away all the same. Red if that is anything but an error that says which call
-/// is missing, of the class for it, and if something is left.
+/// is missing, of the class for it, and if something is left. Seen red without the class for ENOSYS in
+/// `error::kind_of`, and without `close_listed` in `open_files::close_all_but`.
 fn each_call_that_nothing_replaces(arena: &Arena) {
     let case = arena.sleeper();
     case.save();
@@ -149,7 +150,8 @@ fn each_call_that_nothing_replaces(arena: &Arena) {
 
 /// The option `pidns` of procfs is an argument of fsconfig(2) that all other uses leave at 0. Red if
 /// nothing replaces it, or the proc file system is about the engine's own pids: the program is found
-/// by way of the first process of the namespace, in whose root alone it is.
+/// by way of the first process of the namespace, in whose root alone it is. Seen red without the child
+/// in `mounts::proc_of`.
 fn the_proc_of_a_shared_pid_namespace_before_6_18(arena: &Arena) {
     let first = arena.sleeper();
     std::fs::copy(first.file("/bin/busybox"), first.file("/mark")).unwrap();

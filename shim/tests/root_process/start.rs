@@ -188,7 +188,7 @@ fn a_server_stands_on_its_own() {
 }
 
 /// CVE-2020-15257: red if a container in the host's network finds a name of the server that no
-/// file system guards.
+/// file system guards. Seen red with a second socket, of an abstract name, beside the first.
 #[test]
 fn no_socket_of_a_server_has_an_abstract_name() {
     let bundle = Bundle::new(&["-v"]);
@@ -217,7 +217,8 @@ fn no_socket_of_a_server_has_an_abstract_name() {
 }
 
 /// CVE-2024-25621, CVE-2021-41103: red if other users get into a directory that the shim made, or
-/// at a file of it, with a daemon whose mask hides nothing.
+/// at a file of it, with a daemon whose mask hides nothing. Seen red with 0755 for the state's
+/// directories, and with 0666 for `boathook.json`.
 #[test]
 fn what_a_shim_makes_is_closed_to_others_whatever_the_umask() {
     let bundle = Bundle::new(&["-v"]);
@@ -269,6 +270,8 @@ fn a_server_has_one_thread_when_it_is_idle() {
     eventually("one thread", || fs::read_dir(&tasks).unwrap().count() == 1);
 }
 
+/// CVE-2020-15257: red if the modes of files are all that keeps others out. Seen red without the
+/// comparison in `connections::Incoming::allowed`.
 #[test]
 fn another_user_is_turned_away() {
     let bundle = Bundle::new(&["-v"]);
