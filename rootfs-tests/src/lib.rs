@@ -17,6 +17,7 @@ pub mod packages;
 pub mod pty;
 pub mod shimrpc;
 pub mod suite;
+pub mod unpackd;
 pub mod wait;
 pub mod workspace;
 

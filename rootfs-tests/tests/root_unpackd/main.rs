@@ -19,7 +19,7 @@ use registry::Registry;
 use rootfs_tests::census::Census;
 use rootfs_tests::containerd::{CRI_NAMESPACE, Daemon};
 use rootfs_tests::packages::Release;
-use server::Unpackd;
+use rootfs_tests::unpackd::Unpackd;
 use tarball::Tarball;
 
 fn tarball() -> Tarball {
@@ -83,7 +83,7 @@ fn pulls(release: Release) {
 
     let mut daemon = Daemon::with_differ(release).unwrap();
     registry.introduce(&daemon);
-    let mut unpackd = Unpackd::start(&daemon);
+    let mut unpackd = Unpackd::start(&daemon).unwrap();
     let pull = |daemon: &Daemon, name: &str| daemon.cri().unwrap().pull(&registry.image(name));
     pull(&daemon, "whole").unwrap();
     assert_eq!(unpackd.applied(), 3, "{}", unpackd.log());
@@ -110,11 +110,12 @@ fn pulls(release: Release) {
     daemon.up().unwrap();
     pull(&daemon, "second").unwrap();
     assert_eq!(unpackd.applied(), 6, "{}", unpackd.log());
-    unpackd.kill();
-    unpackd = Unpackd::start(&daemon);
+    unpackd.kill().unwrap();
+    assert!(unpackd.socket().exists(), "nothing was in the way of the next one");
+    unpackd = Unpackd::start(&daemon).unwrap();
     pull(&daemon, "third").unwrap();
     assert_eq!(unpackd.applied(), 1, "{}", unpackd.log());
-    unpackd.end();
+    unpackd.end().unwrap();
     daemon.end().unwrap();
 
     let stock = Daemon::start(release).unwrap();

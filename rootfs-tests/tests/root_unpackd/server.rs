@@ -1,85 +1,20 @@
 //! The program under test, as a daemon's neighbour and by itself.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rootfs_tests::containerd::Daemon;
 use rootfs_tests::grpc::Connection;
-use rootfs_tests::wait::{self, PATIENCE};
+use rootfs_tests::unpackd::Unpackd;
 use rootfs_tests::{host, workspace};
 use rustix::process::Signal;
-
-use super::root_of;
 
 /// What a differ may keep: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SYS_ADMIN, MKNOD
 /// and SETFCAP (capabilities(7)).
 const CAPABILITIES: u64 = 0b1_1111 | 1 << 21 | 1 << 27 | 1 << 31;
-
-pub(crate) struct Unpackd {
-    child: Option<Child>,
-    log: PathBuf,
-    socket: PathBuf,
-}
-
-impl Unpackd {
-    /// Starts it where `daemon` looks for it, and waits until it listens.
-    pub(crate) fn start(daemon: &Daemon) -> Self {
-        Self::at(&root_of(daemon), daemon.dir())
-    }
-
-    fn at(root: &Path, dir: &Path) -> Self {
-        let (log, socket) = (dir.join("unpackd.log"), dir.join("unpackd.sock"));
-        let mut command = Command::new(workspace::cli().unwrap());
-        command.args(["unpackd", "--root"]).arg(root).arg("--socket").arg(&socket);
-        let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
-        let it = Self { child: Some(child), log, socket };
-        let there = || Ok(it.log().contains("serving on").then_some(()));
-        wait::until("unpackd to listen", PATIENCE, there).unwrap();
-        it
-    }
-
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// How many layers it has applied.
-    pub(crate) fn applied(&self) -> usize {
-        self.log().matches(": applied, ").count()
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
-    pub(crate) fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(self.socket.exists(), "a killed process left no socket to be in the way");
-    }
-
-    /// Ends it in order: it removes its socket.
-    pub(crate) fn end(&mut self) {
-        let mut child = self.child.take().unwrap();
-        host::signal(child.id(), Signal::TERM).unwrap();
-        wait::gone(child.id(), PATIENCE).unwrap();
-        assert!(child.wait().unwrap().success(), "{}", self.log());
-        assert!(!self.socket.exists());
-    }
-}
-
-impl Drop for Unpackd {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
 
 /// Answers anything that is asked of it.
 fn answers(socket: &Path) -> String {
@@ -89,12 +24,12 @@ fn answers(socket: &Path) -> String {
 }
 
 pub(crate) fn own_socket_is_private(dir: &Path) {
-    let mut unpackd = Unpackd::at(dir, dir);
-    let mode = fs::metadata(&unpackd.socket).unwrap().permissions().mode();
+    let mut unpackd = Unpackd::start_at(dir, dir).unwrap();
+    let mode = fs::metadata(unpackd.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
-    let error = answers(&unpackd.socket);
+    let error = answers(unpackd.socket());
     assert!(error.contains("Diff/Diff"), "{error}");
-    let status = fs::read_to_string(format!("/proc/{}/status", unpackd.pid())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", unpackd.pid().unwrap())).unwrap();
     for (key, most) in [
         ("CapInh:", 0),
         ("CapPrm:", CAPABILITIES),
@@ -111,12 +46,12 @@ pub(crate) fn own_socket_is_private(dir: &Path) {
         .args(["unpackd", "--root"])
         .arg(dir)
         .arg("--socket")
-        .arg(&unpackd.socket)
+        .arg(unpackd.socket())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&again.stderr).into_owned();
     assert!(text.contains("somebody serves there already"), "{text}");
-    unpackd.end();
+    unpackd.end().unwrap();
 }
 
 /// A shell stands for systemd: it knows its own number, which stays the program's.

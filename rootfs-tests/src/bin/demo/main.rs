@@ -9,6 +9,7 @@
     reason = "this program talks to the person who started it"
 )]
 
+mod layers;
 mod pod;
 mod stop;
 mod table;
@@ -46,6 +47,7 @@ fn demo() -> Result<()> {
     println!("The shim under test is one static file of {} KiB.", size >> 10);
 
     let packages = took("Debian's containerd, runc and busybox, in a private directory", || {
+        Packages::get(layers::RELEASE)?;
         Packages::get(Release::Bookworm)
     })?;
     // Taken here: the packages stay, like everything that was built.
@@ -63,6 +65,7 @@ fn demo() -> Result<()> {
     let ended = daemon.end();
     outcome?;
     ended?;
+    layers::show()?;
 
     before.assert_same()?;
     println!(
