@@ -157,8 +157,12 @@ impl Sender {
                 () = sleep_until(until) => return,
                 event = queue.recv() => match event {
                     Some(event) => self.push(event),
-                    // Nothing more will come; still try what is left.
-                    None => return sleep_until(until).await,
+                    // Nothing more will come, and whoever waits for the end has
+                    // less patience than a long pause takes.
+                    None => {
+                        self.pause = FIRST_PAUSE;
+                        return sleep_until(until.min(Instant::now() + FIRST_PAUSE)).await;
+                    }
                 },
             }
         }

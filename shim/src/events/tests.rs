@@ -109,6 +109,26 @@ fn events_wait_for_the_daemon_and_keep_their_order() {
     });
 }
 
+/// Red when the last events are lost because the daemon came back, and the
+/// task was deleted, in the middle of a long pause.
+#[test]
+fn the_end_does_not_wait_for_a_long_pause() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("daemon.ttrpc");
+    runtime().block_on(async {
+        let publisher = publisher(&path);
+        publisher.publish(&exit_event("c1"));
+        // After these attempts the next pause is longer than the end may take.
+        let tried = Duration::from_millis(50 + 100 + 200 + 400 + 800 + 1600 + 200);
+        tokio::time::sleep(tried).await;
+        let daemon = Arc::new(Daemon::default());
+        let mut server = daemon.serve(&path).await;
+        publisher.finish(Duration::from_secs(2)).await;
+        assert_eq!(daemon.ids(), ["c1"]);
+        let _ = server.shutdown().await;
+    });
+}
+
 #[test]
 fn the_envelope_is_what_the_daemon_checks() {
     runtime().block_on(async {
