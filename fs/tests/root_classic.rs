@@ -5,7 +5,9 @@
 
 mod common;
 
+use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use boathook_fs::ErrorKind;
@@ -211,13 +213,25 @@ fn root_layers_as_one_list() {
     });
 }
 
+/// Red when a path is refused or leads out of its root where a filter takes openat2(2) away.
 #[test]
-fn root_no_path_is_opened_without_openat2() {
+fn root_paths_stay_inside_without_openat2() {
     in_private_namespace(|base| {
+        let inside = base.join("inside");
+        fs::create_dir_all(inside.join("etc")).unwrap();
+        fs::write(inside.join("etc/passwd"), "").unwrap();
+        for (name, target) in [("absolute", "/etc"), ("upwards", "../../../../etc")] {
+            std::os::unix::fs::symlink(target, inside.join(name)).unwrap();
+        }
+        let wanted = fs::metadata(inside.join("etc/passwd")).unwrap().ino();
         take_away(&[libc::SYS_openat2]);
         assert!(!Kernel::default().openat2());
-        let root = Root::open(base).unwrap();
-        let e = root.resolve(Path::new("x")).unwrap_err();
-        assert_eq!(e.kind(), ErrorKind::Unsupported, "{e}");
+        let root = Root::open(&inside).unwrap();
+        for path in ["etc/passwd", "absolute/passwd", "upwards/passwd", "../etc/passwd"] {
+            let found = fs::File::from(root.resolve(Path::new(path)).unwrap());
+            assert_eq!(found.metadata().unwrap().ino(), wanted, "{path}");
+        }
+        let e = root.resolve(Path::new("none")).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
     });
 }
