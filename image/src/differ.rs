@@ -10,14 +10,15 @@
 //! an error the directory is empty again, so that somebody else may have a try.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use boathook_fs::layer::{self, Applied, Digest, Expected, Format, Limits, Report};
 use boathook_fs::root::Root;
 
+use crate::watched::Watched;
 use crate::{Error, Result};
 
 /// Options of overlayfs that change nothing for whoever writes to the upper directory.
@@ -149,8 +150,8 @@ impl Differ {
         };
         let expected =
             Expected { digest: Some(ready.digest), size: Some(request.size), diff_id: None };
-        let file = ready.blob.try_clone().map_err(|e| Error::io("blob", &e))?;
-        let blob = Stoppable { inner: file, stop };
+        let why = "nobody waits for it any more";
+        let blob = Watched { inner: &ready.blob, progress: &(), stop, why };
         let report =
             layer::apply_to(blob, ready.format, expected, ready.root.try_clone()?, &options)?;
         let below = ready
@@ -167,7 +168,7 @@ impl Differ {
             layer::hide_all(&ready.root, &below)?;
         }
         if request.sync {
-            rustix_sync(&ready.root)?;
+            sync(&ready.root)?;
         }
         Ok(report)
     }
@@ -183,24 +184,10 @@ struct Ready {
     below: Vec<Root>,
 }
 
-fn rustix_sync(root: &Root) -> Result<()> {
+fn sync(root: &Root) -> Result<()> {
     // A descriptor of its own: syncfs(2) takes none that was opened with O_PATH.
     let dir = root.open_file(Path::new("."), nix::fcntl::OFlag::O_RDONLY)?;
     nix::unistd::syncfs(dir.as_fd()).map_err(|e| Error::io("syncfs", &io::Error::from(e)))
-}
-
-struct Stoppable<'s> {
-    inner: File,
-    stop: &'s AtomicBool,
-}
-
-impl Read for Stoppable<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(io::Error::other("nobody waits for it any more"));
-        }
-        self.inner.read(buffer)
-    }
 }
 
 fn place(mounts: &[MountText]) -> Result<Place, String> {

@@ -19,10 +19,12 @@ mod files;
 mod image;
 mod mount;
 mod unpack;
+mod watched;
 
 pub use differ::{Differ, MountText, Refusal, Request};
 pub use error::{Error, Result};
 pub use files::Source;
 pub use image::{Image, Layer};
 pub use mount::{Mount, mount, unmount};
-pub use unpack::{Limits, Options, Progress, Unpacked, UnpackedLayer, unpack};
+pub use unpack::{Limits, Options, Unpacked, UnpackedLayer, unpack};
+pub use watched::Progress;

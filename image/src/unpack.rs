@@ -7,7 +7,6 @@
 //!     layers/0 …      the trees
 //! ```
 
-use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::Source;
 use crate::image::{Image, Layer};
+use crate::watched::{Progress, Watched};
 use crate::{Error, Result};
 
 /// What an image may be and hold; an error names the limit.
@@ -52,16 +52,6 @@ pub struct Options {
     pub owners: Option<boathook_fs::rootfs::IdMap>,
     /// As for one layer.
     pub user_namespace: bool,
-}
-
-/// Who wants to know how far it is.
-pub trait Progress: Sync {
-    /// So many more bytes of blobs were read.
-    fn read(&self, bytes: u64);
-}
-
-impl Progress for () {
-    fn read(&self, _: u64) {}
 }
 
 /// What became of an image; `image.json` holds it.
@@ -245,26 +235,9 @@ impl Job<'_> {
             user_namespace: self.options.user_namespace,
         };
         let (piece, _) = self.source.reader(&layer.file)?;
-        let blob = Watched { inner: piece, progress: self.progress, stop: &self.stop };
+        let why = "another layer failed";
+        let blob = Watched { inner: piece, progress: self.progress, stop: &self.stop, why };
         let root = root.try_clone()?;
         Ok(layer::apply_to(blob, layer.format, layer.expected, root, &options)?)
-    }
-}
-
-/// Tells how far it is, and ends when another layer has failed.
-struct Watched<'w, R> {
-    inner: R,
-    progress: &'w dyn Progress,
-    stop: &'w AtomicBool,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(io::Error::other("another layer failed"));
-        }
-        let count = self.inner.read(buffer)?;
-        self.progress.read(count as u64);
-        Ok(count)
     }
 }

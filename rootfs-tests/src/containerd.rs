@@ -82,7 +82,7 @@ impl Daemon {
     /// # Errors
     /// As of [`Daemon::start`]. Whether the differ is there is only seen when it is needed.
     pub fn with_differ(release: Release) -> Result<Self> {
-        Self::begin(release, config::differ(release))
+        Self::begin(release, &config::differ(release))
     }
 
     fn begin(release: Release, more: &str) -> Result<Self> {

@@ -78,7 +78,7 @@ impl Call {
         let until = Instant::now() + limit;
         let mut call = Self { stream: connect(address)?, until };
         let request = request(namespace, method, message)?;
-        call.limit()?;
+        call.stream.set_write_timeout(Some(call.left()?)).map_err(untimed)?;
         call.stream.write_all(&request).map_err(|e| Failure::sys("write a call", e))?;
         Ok(call)
     }
@@ -135,7 +135,7 @@ impl Call {
     fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         let mut at = 0;
         while at < bytes.len() {
-            self.limit()?;
+            self.stream.set_read_timeout(Some(self.left()?)).map_err(untimed)?;
             match self.stream.read(&mut bytes[at..]) {
                 Ok(0) => return Err(broken("the connection was closed")),
                 Ok(count) => at += count,
@@ -147,21 +147,15 @@ impl Call {
     }
 
     fn acknowledge(&mut self, kind: u8, payload: &[u8]) -> Result<()> {
-        self.limit()?;
+        self.stream.set_write_timeout(Some(self.left()?)).map_err(untimed)?;
         let written = self.stream.write_all(&frame(kind, flag::ACK, CONNECTION, payload)?);
         written.map_err(|e| Failure::sys("write to the daemon", e))
     }
 
-    /// Limits the next read or write to what is left.
-    fn limit(&self) -> Result<()> {
+    /// For the next read or write.
+    fn left(&self) -> Result<Duration> {
         let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(broken("no answer in time"));
-        }
-        let stream = &self.stream;
-        let set = stream.set_read_timeout(Some(left));
-        set.and_then(|()| stream.set_write_timeout(Some(left)))
-            .map_err(|e| Failure::sys("set a time limit", e))
+        if left.is_zero() { Err(broken("no answer in time")) } else { Ok(left) }
     }
 }
 
@@ -176,6 +170,10 @@ impl Frame {
         });
         content.ok_or_else(|| broken("a frame that is all padding"))
     }
+}
+
+fn untimed(error: std::io::Error) -> Failure {
+    Failure::sys("set a time limit", error)
 }
 
 fn broken(problem: impl std::fmt::Display) -> Failure {

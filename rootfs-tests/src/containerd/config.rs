@@ -44,28 +44,21 @@ path = "{dir}/opt"
 
 /// A differ at `{dir}/unpackd.sock`, asked before the daemon's own. 2.x pulls through its transfer
 /// service, which has one differ and no second.
-pub(super) fn differ(release: Release) -> &'static str {
-    match release {
-        Release::Bookworm | Release::Trixie => {
-            r#"[proxy_plugins.boathook]
+pub(super) fn differ(release: Release) -> String {
+    let service = r#"[proxy_plugins.boathook]
 type = "diff"
 address = "{dir}/unpackd.sock"
 [plugins."io.containerd.service.v1.diff-service"]
 default = ["boathook", "walking"]
-"#
-        }
-        Release::Sid => {
-            r#"[proxy_plugins.boathook]
-type = "diff"
-address = "{dir}/unpackd.sock"
-[plugins."io.containerd.service.v1.diff-service"]
-default = ["boathook", "walking"]
-[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+"#;
+    let transfer = r#"[[plugins."io.containerd.transfer.v1.local".unpack_config]]
 platform = "linux/amd64"
 snapshotter = "overlayfs"
 differ = "boathook"
-"#
-        }
+"#;
+    match release {
+        Release::Bookworm | Release::Trixie => service.to_owned(),
+        Release::Sid => format!("{service}{transfer}"),
     }
 }
 

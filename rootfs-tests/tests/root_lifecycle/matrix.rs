@@ -6,7 +6,7 @@
 
 use crate::cri::Sandbox;
 use crate::servers::{Manner, Server};
-use crate::support::{POLITE, RUDE, Record, Subject, exec, told};
+use crate::support::{MORTAL, POLITE, RUDE, Record, Subject, exec, told};
 use rootfs_tests::containerd::CRI_NAMESPACE;
 use rootfs_tests::cri::Cri;
 use rootfs_tests::error::{Context, Error, Result};
@@ -16,8 +16,6 @@ use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host};
 use std::fs;
 
-/// Ends by itself when it is told to.
-const MORTAL: &str = "echo ready >>/out/log; until test -e /out/go; do sleep 0.05; done; exit 7";
 /// Shortest possible, less the rounding of two times.
 const SECOND: u64 = 990;
 const TWO_SECONDS: u64 = 1_990;
@@ -280,8 +278,8 @@ pub(crate) fn matrix_of_ctr(scene: &mut Scene<'_>) -> Result<()> {
 
 /// One pod, its containers stopped as the kubelet does. They share the pod's network and address.
 pub(crate) fn matrix_of_cri(scene: &mut Scene<'_>) -> Result<()> {
-    let pod = Sandbox::start(scene, &scene.id, &[])?;
     scene.ctr = scene.daemon.ctr(CRI_NAMESPACE);
+    let pod = Sandbox::start(scene, &scene.id, &[])?;
     let mut all = Vec::new();
     for (port, cell) in (8000..).zip(cells()) {
         let key = |what: &str| format!("{what}.boathook.dev/{}", cell.name);

@@ -3,7 +3,7 @@
 
 use crate::cri::Sandbox;
 use crate::servers::{Manner, Server};
-use crate::support::{POLITE, Subject, exec, record, told};
+use crate::support::{MORTAL, POLITE, Subject, exec, record, told};
 use rootfs_tests::containerd::CRI_NAMESPACE;
 use rootfs_tests::error::{Context, Error, Result};
 use rootfs_tests::image::BUSYBOX;
@@ -12,9 +12,6 @@ use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host};
 use std::fs;
-
-/// Ends by itself when it is told to.
-const MORTAL: &str = "echo ready >>/out/log; until test -e /out/go; do sleep 0.05; done; exit 7";
 
 /// How the hook has to end.
 #[derive(Clone, Copy, PartialEq, Eq)]

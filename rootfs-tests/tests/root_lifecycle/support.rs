@@ -15,6 +15,9 @@ pub(crate) const POLITE: &str = "trap 'echo term >>/out/log; exit 5' TERM; echo 
 /// One that says it got SIGTERM and does not end.
 pub(crate) const RUDE: &str =
     "trap 'echo term >>/out/log' TERM; echo ready >>/out/log; while :; do sleep 1000 & wait; done";
+/// One that ends by itself when it is told to, by a file `go`.
+pub(crate) const MORTAL: &str =
+    "echo ready >>/out/log; until test -e /out/go; do sleep 0.05; done; exit 7";
 
 /// The handler of an exec hook that runs this script.
 pub(crate) fn exec(script: &str) -> String {

@@ -33,6 +33,7 @@ impl Events for Daemon {
             && *times > 0
         {
             *times -= 1;
+            self.news.notify_one();
             return Err(ttrpc::Error::RpcStatus(get_status(*code, "no")));
         }
         self.taken.lock().unwrap().push(r);
@@ -116,13 +117,18 @@ fn the_end_does_not_wait_for_a_long_pause() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("daemon.ttrpc");
     runtime().block_on(async {
+        let daemon = Arc::new(Daemon::default());
+        // After so many the next pause is longer than the end may take.
+        *daemon.refuse.lock().unwrap() = Some((Code::UNAVAILABLE, 7));
+        let mut server = daemon.serve(&path).await;
         let publisher = publisher(&path);
         publisher.publish(&exit_event("c1"));
-        // After these attempts the next pause is longer than the end may take.
-        let tried = Duration::from_millis(50 + 100 + 200 + 400 + 800 + 1600 + 200);
-        tokio::time::sleep(tried).await;
-        let daemon = Arc::new(Daemon::default());
-        let mut server = daemon.serve(&path).await;
+        let turned_away = async {
+            while daemon.refuse.lock().unwrap().is_some_and(|(_, times)| times > 0) {
+                daemon.news.notified().await;
+            }
+        };
+        tokio::time::timeout(SOON, turned_away).await.unwrap();
         publisher.finish(Duration::from_secs(2)).await;
         assert_eq!(daemon.ids(), ["c1"]);
         let _ = server.shutdown().await;
