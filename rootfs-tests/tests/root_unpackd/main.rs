@@ -136,11 +136,13 @@ fn root_pulls_of_containerd_2_1() {
     pulls(Release::Sid);
 }
 
-/// Red when others than root can connect, or the socket that systemd holds is not taken.
+/// Red when others than root can connect, the socket that systemd holds is not taken, or a want of
+/// descriptors is the end.
 #[test]
 fn root_its_socket() {
     let dir = tempfile::tempdir().unwrap();
     server::own_socket_is_private(dir.path());
+    server::a_want_of_descriptors_passes(dir.path());
     server::handed_over_socket_is_taken(dir.path());
 }
 

@@ -3,14 +3,16 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rootfs_tests::grpc::Connection;
 use rootfs_tests::unpackd::Unpackd;
+use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{host, workspace};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 /// What a differ may keep: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SYS_ADMIN, MKNOD
 /// and SETFCAP (capabilities(7)).
@@ -51,6 +53,26 @@ pub(crate) fn own_socket_is_private(dir: &Path) {
         .unwrap();
     let text = String::from_utf8_lossy(&again.stderr).into_owned();
     assert!(text.contains("somebody serves there already"), "{text}");
+    unpackd.end().unwrap();
+}
+
+/// Seen red with an end at the first error of accept(2).
+pub(crate) fn a_want_of_descriptors_passes(dir: &Path) {
+    let mut unpackd = Unpackd::start_at(dir, dir).unwrap();
+    let pid = Pid::from_raw(i32::try_from(unpackd.pid().unwrap()).unwrap());
+    let open = fs::read_dir(format!("/proc/{}/fd", unpackd.pid().unwrap())).unwrap().count();
+    let usual = getrlimit(Resource::Nofile);
+    let none_left = Rlimit { current: Some(open as u64), maximum: usual.maximum };
+    prlimit(pid, Resource::Nofile, none_left).unwrap();
+    let waits = UnixStream::connect(unpackd.socket()).unwrap();
+    wait::until("a refused accept", PATIENCE, || {
+        Ok(unpackd.log().contains("accept: ").then_some(()))
+    })
+    .unwrap();
+    prlimit(pid, Resource::Nofile, usual).unwrap();
+    let error = answers(unpackd.socket());
+    assert!(error.contains("Diff/Diff"), "{error}");
+    drop(waits);
     unpackd.end().unwrap();
 }
 

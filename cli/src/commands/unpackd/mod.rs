@@ -17,6 +17,7 @@ mod socket;
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use boathook_image::Differ;
 use hyper::server::conn::http2;
@@ -33,6 +34,9 @@ use socket::Socket;
 /// Layers that are applied at once at the most; each takes about 1 MiB, and for zstd its window.
 const WORKERS_MAX: usize = 4;
 
+/// How long to wait after accept(2) has failed: for want of descriptors it would fail again at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
 pub(crate) fn run(args: &Unpackd) -> Result<(), Failure> {
     let root = std::path::absolute(&args.root)
         .map_err(|e| Failure::Io(args.root.display().to_string(), e))?;
@@ -41,7 +45,7 @@ pub(crate) fn run(args: &Unpackd) -> Result<(), Failure> {
     privileges::drop_all_but_files()?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
+        .enable_all()
         .max_blocking_threads(processors.min(WORKERS_MAX))
         .build()
         .map_err(|e| Failure::Io("start".to_owned(), e))?;
@@ -64,9 +68,11 @@ async fn serve(socket: &Socket, service: &Service) -> io::Result<()> {
         };
         let stream = match stream {
             Ok((stream, _)) => stream,
-            // Its client is gone again; others are served.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
-            Err(e) => return Err(e),
+            Err(e) => {
+                log(&format!("accept: {e}"));
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
         };
         let service = service.clone();
         tokio::spawn(async move {
