@@ -49,7 +49,7 @@ rootfs_tests::suite!(
     ours:
     exec_is_like_the_container,
     exec_fails,
-    five_lines,
+    five_lines on [Bookworm, Sid],
     short_graces on [Sid],
     kill_does_not_wait on [Sid],
     stubborn_containers on [Sid],

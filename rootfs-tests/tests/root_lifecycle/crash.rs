@@ -27,7 +27,9 @@ struct Caught {
     grace: u64,
 }
 
-/// Each container ends on time without the daemon; what happened is told when it is back, in order.
+/// Each container ends on time without the daemon; what happened is told when it is back, in order,
+/// from the first to the last. Seen red with newer events put before older ones, and with one dropped
+/// for each attempt that fails.
 pub(crate) fn daemon_killed_during_stops(scene: &mut Scene<'_>) -> Result<()> {
     let mut tar = Tar::mount(scene.daemon.dir().join("out").join(format!("{}-tar", scene.id)))?;
     let all = catch(scene, &tar)?;

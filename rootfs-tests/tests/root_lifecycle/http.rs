@@ -89,7 +89,7 @@ pub(crate) fn http_is_asked_again(scene: &mut Scene<'_>) -> Result<()> {
 }
 
 /// Helpers are started three times in all: a hook whose helpers are all killed has failed, and the
-/// stop goes on.
+/// stop goes on. Seen red with two times, and with four.
 pub(crate) fn http_is_asked_three_times(scene: &mut Scene<'_>) -> Result<()> {
     const PORT: u16 = 8080;
     let subject = Subject::new(scene, &scene.id)?;

@@ -1,5 +1,9 @@
 //! postStart hooks of each kind, and each thing that can happen to them, at the daemon's two doors.
-//! Their servers are there before the containers are: these join a network that exists.
+//! Their servers are there before the containers are: these join a network that exists. Seen red with a
+//! cgroup that is not thawed after SIGKILL (the paused ones).
+//!
+//! What cannot happen is left out: a container is paused when it runs, and a tcpSocket hook has failed
+//! by then.
 
 use crate::cri::Sandbox;
 use crate::servers::{Manner, Server};

@@ -21,12 +21,13 @@ fn block(document: &str, part: &str) -> Result<String> {
     found.ok_or_else(|| Error::check(format!("no block with {part:?} in {document}")))
 }
 
-/// Five lines, as they stand there: the hook has its two seconds, and the program ends in order.
+/// Five lines, as they stand there: the hook has its two seconds, and the program ends in order. Seen
+/// red without the name `self`.
 pub(crate) fn five_lines(scene: &mut Scene<'_>) -> Result<()> {
     // Both documents have them, and a run takes seconds.
     let document = match scene.daemon.packages().release {
-        Release::Bookworm | Release::Sid => "README.md",
-        Release::Trixie => "docs/lifecycle.md",
+        Release::Bookworm => "docs/lifecycle.md",
+        Release::Trixie | Release::Sid => "README.md",
     };
     let lines = block(document, "pre-stop.boathook.dev")?;
     scene.ctr.ok(&["image", "tag", "--force", BUSYBOX, USUAL])?;

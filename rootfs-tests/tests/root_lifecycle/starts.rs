@@ -132,7 +132,7 @@ pub(crate) fn wrong_annotations(scene: &mut Scene<'_>) -> Result<()> {
 }
 
 /// The same in a pod, whose other containers do not notice. The shim's Create is part of CRI's
-/// StartContainer.
+/// StartContainer. Both were seen red with another class for the error.
 pub(crate) fn wrong_annotations_of_cri(scene: &mut Scene<'_>) -> Result<()> {
     scene.ctr = scene.daemon.ctr(CRI_NAMESPACE);
     // Annotations of the pod reach its sandbox, which is none of the containers they name.

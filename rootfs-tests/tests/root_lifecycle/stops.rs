@@ -15,6 +15,8 @@ const MIN_GRACE: u64 = 1_990;
 /// What a busy machine may add to a stop.
 const LATE: u64 = 15_000;
 
+/// Red if a hook runs as somebody else, elsewhere, or at somebody else's cost. Seen red with the
+/// user of its process left out.
 pub(crate) fn exec_is_like_the_container(scene: &mut Scene<'_>) -> Result<()> {
     let subject = Subject::new(scene, &scene.id)?;
     let facts = "id -u; pwd; echo $COLOUR; grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/self/status; cat /proc/self/cgroup; readlink /proc/self/ns/mnt /proc/self/ns/pid /proc/self/ns/net";
@@ -70,7 +72,8 @@ pub(crate) fn exec_is_like_the_container(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Its output is in the event; a child that holds its streams is not waited for.
+/// Its output is in the event; a child that holds its streams is not waited for. Seen red with another
+/// topic for failures.
 pub(crate) fn exec_fails(scene: &mut Scene<'_>) -> Result<()> {
     let subject = Subject::new(scene, &scene.id)?;
     let hook = exec("sleep 1000 & echo to out; echo to err >&2; exit 3");
@@ -147,7 +150,8 @@ pub(crate) fn kill_does_not_wait(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whatever a container does, it ends.
+/// Whatever a container does, it ends. Seen red with SIGTERM for the first process in the place of
+/// SIGKILL for all, and, the paused one, with a cgroup that is not thawed after it.
 pub(crate) fn stubborn_containers(scene: &mut Scene<'_>) -> Result<()> {
     let stop = ("stop", r#"{"gracePeriodSeconds":0}"#);
     let bomb = "echo ready >>/out/log; trap '' TERM; while :; do (sleep 0.1; sleep 0.1) & sleep 0.02; done";
@@ -181,7 +185,7 @@ pub(crate) fn stubborn_containers(scene: &mut Scene<'_>) -> Result<()> {
 }
 
 /// A hook's memory is the container's: the kernel kills it in the container's name, and counts it
-/// there.
+/// there. Seen red with hooks moved out of the cgroup, and without the memory watch's report.
 pub(crate) fn hook_out_of_memory(scene: &mut Scene<'_>) -> Result<()> {
     let subject = Subject::new(scene, &scene.id)?;
     let limit = (24 << 20).to_string();
@@ -217,7 +221,8 @@ pub(crate) fn hook_out_of_memory(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Without annotations every signal passes, and nothing is written or said.
+/// Without annotations every signal passes, and nothing is written or said. Seen red with a policy of
+/// defaults for every container.
 pub(crate) fn no_policy(scene: &mut Scene<'_>) -> Result<()> {
     let subject = Subject::new(scene, &scene.id)?;
     subject.start(scene, &[("pre-stop.boathook.dev/other", "{")], &[], RUDE)?;
@@ -232,7 +237,8 @@ pub(crate) fn no_policy(scene: &mut Scene<'_>) -> Result<()> {
     scene.remove(&subject.id)
 }
 
-/// What `boathook lifecycle` and `boathook events` say while a stop is under way.
+/// What `boathook lifecycle` and `boathook events` say while a stop is under way. Seen red with the
+/// stop's state left out of the record, and without the journal.
 pub(crate) fn seen_by_people(scene: &mut Scene<'_>) -> Result<()> {
     let subject = Subject::new(scene, &scene.id)?;
     let hook = exec("until test -e /out/go; do sleep 0.05; done");
@@ -273,7 +279,7 @@ pub(crate) fn seen_by_people(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// In one pod, fifty hooks of a second each run beside each other.
+/// In one pod, fifty hooks of a second each run beside each other. Seen red with one at a time.
 pub(crate) fn fifty_at_once(scene: &mut Scene<'_>) -> Result<()> {
     let group = scene.id.clone();
     let hooks = [r#"{"sleep":{"seconds":1}}"#.to_owned(), exec("exec sleep 1")];
