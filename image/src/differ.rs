@@ -146,6 +146,7 @@ impl Differ {
             limits: self.limits.clone(),
             first: ready.first,
             sync: layer::Sync::None,
+            threads: true,
             ..layer::Options::default()
         };
         let expected =

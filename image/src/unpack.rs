@@ -115,6 +115,7 @@ pub fn unpack(
         roots: &roots,
         options,
         progress,
+        threads: image.layers.len() < processors(),
         budget: Budget::new(options.limits.bytes),
         next: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
@@ -161,6 +162,10 @@ fn inherit(roots: &[Root], reports: &[Report]) -> Result<()> {
     Ok(())
 }
 
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Layers that wait, and those that are done.
 struct Job<'j> {
     source: &'j Source,
@@ -168,6 +173,8 @@ struct Job<'j> {
     roots: &'j [Root],
     options: &'j Options,
     progress: &'j dyn Progress,
+    /// Each layer is worked on by several threads: there are fewer layers than processors.
+    threads: bool,
     /// Of all layers together.
     budget: Budget,
     /// Place in the order of work.
@@ -185,9 +192,8 @@ impl Job<'_> {
         // The largest first, so that none is alone at the end.
         let mut order: Vec<usize> = (0..self.layers.len()).collect();
         order.sort_by_key(|at| self.layers.get(*at).map(|l| std::cmp::Reverse(l.size)));
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = match self.options.workers {
-            0 => processors.min(Self::WORKERS),
+            0 => processors().min(Self::WORKERS),
             asked => asked,
         };
         std::thread::scope(|scope| {
@@ -233,6 +239,7 @@ impl Job<'_> {
             sync: OnDisk::None,
             owners: self.options.owners.clone(),
             user_namespace: self.options.user_namespace,
+            threads: self.threads,
         };
         let (piece, _) = self.source.reader(&layer.file)?;
         let why = "another layer failed";

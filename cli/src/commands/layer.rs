@@ -22,6 +22,7 @@ pub(crate) fn run(command: &Layer) -> Result<(), Failure> {
                 },
                 owners: None,
                 user_namespace: *user_namespace,
+                threads: true,
             };
             let (file, format, expected) = open(blob)?;
             let report = layer::apply(file, format, expected, target, &options)?;

@@ -1,14 +1,14 @@
 //! What a blob is compressed with, and its bytes.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 
-use flate2::bufread::MultiGzDecoder;
-use sha2::{Digest as _, Sha256};
-
+use super::digest::Digest;
+use super::input::{Hashing, Input};
 use super::limits::Limits;
 use super::stream::read_error;
 use super::tar::Problem;
 use crate::{Error, Result};
+use flate2::bufread::MultiGzDecoder;
 
 /// Bytes that go through the decompressor at once; more brings nothing.
 pub(super) const CHUNK: usize = 256 << 10;
@@ -47,47 +47,31 @@ impl Format {
     }
 }
 
-/// Hashes and counts what is read, and stops at the size that is expected.
-pub(super) struct Counted<R> {
-    inner: R,
-    pub(super) hash: Sha256,
-    pub(super) bytes: u64,
-    most: Option<u64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.hash.update(buffer.get(..count).unwrap_or_default());
-        self.bytes += count as u64;
-        match self.most {
-            Some(most) if self.bytes > most => {
-                Err(broken(Problem::new(format!("the blob is longer than its {most} bytes"))))
-            }
-            _ => Ok(count),
-        }
-    }
-}
-
 /// A blob behind its decompressor.
 pub(super) enum Decoder<R> {
-    Plain(BufReader<Counted<R>>),
-    Gzip(Box<MultiGzDecoder<BufReader<Counted<R>>>>),
+    Plain(Input<R>),
+    Gzip(Box<MultiGzDecoder<Input<R>>>),
     /// Frame after frame, to the end of the blob; those to be skipped, in which zstd:chunked has
     /// its table of contents, yield nothing.
     Zstd {
-        decoder: zstd::Decoder<'static, BufReader<Counted<R>>>,
+        decoder: zstd::Decoder<'static, Input<R>>,
         window_log: u32,
     },
 }
 
 impl<R: Read> Decoder<R> {
-    pub(super) fn new(blob: R, format: Format, most: Option<u64>, limits: &Limits) -> Result<Self> {
-        let counted = Counted { inner: blob, hash: Sha256::new(), bytes: 0, most };
-        let mut input = BufReader::with_capacity(CHUNK, counted);
+    /// The blob's digest is made as `hashing` says, unless it is the archive's.
+    pub(super) fn new(
+        blob: R,
+        format: Format,
+        most: Option<u64>,
+        limits: &Limits,
+        hashing: Hashing,
+    ) -> Result<Self> {
+        let mut input = Input::new(blob, most, hashing);
         let start = first_bytes(&mut input)?;
         match (format, start) {
-            (Format::Plain, _) => Ok(Self::Plain(input)),
+            (Format::Plain, _) => Ok(Self::plain(input)),
             (_, [0x1f, 0x8b, ..]) => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(input)))),
             (_, [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18]) => {
                 let window_log = limits.zstd_window_log;
@@ -100,7 +84,7 @@ impl<R: Read> Decoder<R> {
                 })?;
                 Ok(Self::Zstd { decoder, window_log })
             }
-            (Format::Unknown, _) => Ok(Self::Plain(input)),
+            (Format::Unknown, _) => Ok(Self::plain(input)),
             (Format::Compressed, _) => {
                 Err(Error::invalid("the blob is said to be compressed and is not"))
             }
@@ -117,16 +101,28 @@ impl<R: Read> Decoder<R> {
         }
     }
 
-    pub(super) fn blob(&self) -> &Counted<R> {
+    /// One hash is enough for a blob that is its archive.
+    fn plain(mut input: Input<R>) -> Self {
+        input.hashing = Hashing::Not;
+        Self::Plain(input)
+    }
+
+    /// Whether the blob is the archive.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
+    /// Bytes of the blob that were read so far.
+    pub(super) fn bytes(&self) -> u64 {
         match self {
-            Self::Plain(input) => input.get_ref(),
-            Self::Gzip(decoder) => decoder.get_ref().get_ref(),
-            Self::Zstd { decoder, .. } => decoder.get_ref().get_ref(),
+            Self::Plain(input) => input.bytes,
+            Self::Gzip(decoder) => decoder.get_ref().bytes,
+            Self::Zstd { decoder, .. } => decoder.get_ref().bytes,
         }
     }
 
-    /// The blob, of which nothing may be left.
-    pub(super) fn end(self) -> Result<Counted<R>> {
+    /// Size of the blob, of which nothing may be left, and its digest if it was made here.
+    pub(super) fn end(self) -> Result<(u64, Option<Digest>)> {
         let mut input = match self {
             Self::Plain(input) => input,
             Self::Gzip(decoder) => decoder.into_inner(),
@@ -135,7 +131,7 @@ impl<R: Read> Decoder<R> {
         if !input.fill_buf().map_err(read_error)?.is_empty() {
             return Err(Error::invalid("the blob has bytes behind its compressed data"));
         }
-        Ok(input.into_inner())
+        Ok((input.bytes, input.end()))
     }
 }
 
@@ -158,7 +154,7 @@ pub(super) fn broken(problem: Problem) -> io::Error {
 }
 
 /// The first four bytes, or fewer of a shorter blob, without taking them.
-fn first_bytes<R: Read>(input: &mut BufReader<R>) -> Result<[u8; 4]> {
+fn first_bytes<R: Read>(input: &mut Input<R>) -> Result<[u8; 4]> {
     let buffer = input.fill_buf().map_err(read_error)?;
     let mut start = [0; 4];
     for (to, from) in start.iter_mut().zip(buffer) {

@@ -15,9 +15,11 @@
 mod apply;
 mod decoder;
 mod digest;
+mod input;
 mod limits;
 mod name;
 mod parents;
+mod pipeline;
 mod staging;
 mod stream;
 mod tar;
@@ -41,6 +43,9 @@ use crate::rootfs::IdMap;
 use crate::{Error, Result};
 use stream::Stream;
 
+/// A blob of fewer bytes is done before other threads have begun.
+const SMALL: u64 = 128 << 10;
+
 /// How a layer is applied.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -58,6 +63,9 @@ pub struct Options {
     /// It is for overlay mounts made in a user namespace (`userxattr`, Linux 5.11), perhaps
     /// applied in one, where there are no device nodes: they are left out then.
     pub user_namespace: bool,
+    /// Reading and hashing have a thread each, beside the caller's, which writes: worth it where
+    /// there are more processors than layers.
+    pub threads: bool,
 }
 
 /// What became of a layer.
@@ -94,7 +102,7 @@ impl From<TarError> for Error {
 /// text names it) or not as expected; others by errno. In every case nothing is
 /// left behind.
 pub fn apply(
-    blob: impl Read,
+    blob: impl Read + Send,
     format: Format,
     expected: Expected,
     target: &Path,
@@ -112,17 +120,24 @@ pub fn apply(
 /// # Errors
 /// As for [`apply`].
 pub fn apply_to(
-    blob: impl Read,
+    blob: impl Read + Send,
     format: Format,
     expected: Expected,
     root: Root,
     options: &Options,
 ) -> Result<Report> {
-    let stream = Stream::new(blob, format, expected, &options.limits)?;
-    let stream = stream.within(options.budget.clone());
-    let mut archive = Archive::new(stream, &options.limits);
-    let outcome = apply::apply(&mut archive, root, options)?;
-    let found = archive.into_input().finish()?;
+    let limits = &options.limits;
+    let budget = options.budget.clone();
+    let small = expected.size.is_some_and(|size| size < SMALL);
+    let (outcome, found) = if options.threads && !small {
+        pipeline::run(blob, format, expected, limits, budget, |input| {
+            apply::apply(&mut Archive::new(input, limits), root, options)
+        })?
+    } else {
+        let mut stream = Stream::new(blob, format, expected, limits)?.within(budget);
+        let outcome = apply::apply(&mut Archive::new(&mut stream, limits), root, options)?;
+        (outcome, stream.finish()?)
+    };
     let apply::Outcome { entries, root_opaque, parents, warnings } = outcome;
     Ok(Report { found, entries, root_opaque, parents, warnings })
 }

@@ -1,7 +1,7 @@
 //! From the blob to the bytes of the archive, counted and hashed on both sides.
 //!
 //! ```text
-//! blob ─ Counted (digest, size) ─ gzip | zstd | plain ─ Stream (diff id, limits) ─▶ tar
+//! blob ─ Input (digest, size) ─ gzip | zstd | plain ─ Stream (diff id, limits) ─▶ tar
 //! ```
 
 use std::io::{self, BufRead, Read};
@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::decoder::{CHUNK, Decoder, Format, broken};
 use super::digest::Digest;
+use super::input::Hashing;
 use super::limits::{Budget, Limits};
 use super::tar::Problem;
 use crate::{Error, ErrorKind, Result};
@@ -38,6 +39,49 @@ pub struct Found {
     pub diff_size: u64,
 }
 
+impl Expected {
+    /// Compares with what was found.
+    pub(super) fn compare(&self, found: &Found) -> Result<()> {
+        differs("size", self.size, &found.size)?;
+        differs("digest", self.digest, &found.digest)?;
+        differs("diff id", self.diff_id, &found.diff_id)
+    }
+}
+
+/// Counts decompressed bytes, and says when they are too many.
+pub(super) struct Tally<'l> {
+    pub(super) bytes: u64,
+    pub(super) limits: &'l Limits,
+    budget: Option<Budget>,
+}
+
+impl<'l> Tally<'l> {
+    /// They count for `budget` too.
+    pub(super) fn new(limits: &'l Limits, budget: Option<Budget>) -> Self {
+        Self { bytes: 0, limits, budget }
+    }
+
+    /// `count` more, when so many bytes of the blob were read.
+    pub(super) fn add(&mut self, count: usize, blob_bytes: u64) -> io::Result<()> {
+        self.bytes += count as u64;
+        self.check(count, blob_bytes).map_err(broken)
+    }
+
+    fn check(&self, count: usize, blob_bytes: u64) -> Result<(), Problem> {
+        if let Some(budget) = &self.budget {
+            budget.spend(count as u64)?;
+        }
+        if self.bytes > self.limits.bytes {
+            return Err(Problem::limit("bytes", self.limits.bytes));
+        }
+        let ratio = self.bytes / blob_bytes.max(1);
+        if self.bytes > self.limits.ratio_from && ratio > self.limits.ratio {
+            return Err(Problem::limit("ratio", self.limits.ratio));
+        }
+        Ok(())
+    }
+}
+
 /// The decompressed bytes of a blob.
 pub(super) struct Stream<'l, R> {
     decoder: Decoder<R>,
@@ -45,10 +89,8 @@ pub(super) struct Stream<'l, R> {
     at: usize,
     len: usize,
     hash: Sha256,
-    bytes: u64,
+    tally: Tally<'l>,
     expected: Expected,
-    limits: &'l Limits,
-    budget: Option<Budget>,
 }
 
 impl<'l, R: Read> Stream<'l, R> {
@@ -58,22 +100,21 @@ impl<'l, R: Read> Stream<'l, R> {
         expected: Expected,
         limits: &'l Limits,
     ) -> Result<Self> {
+        let hashing = Hashing::Here(Sha256::new());
         Ok(Self {
-            decoder: Decoder::new(blob, format, expected.size, limits)?,
+            decoder: Decoder::new(blob, format, expected.size, limits, hashing)?,
             buffer: vec![0; CHUNK].into_boxed_slice(),
             at: 0,
             len: 0,
             hash: Sha256::new(),
-            bytes: 0,
+            tally: Tally::new(limits, None),
             expected,
-            limits,
-            budget: None,
         })
     }
 
     /// Its bytes count for `budget` too.
     pub(super) fn within(mut self, budget: Option<Budget>) -> Self {
-        self.budget = budget;
+        self.tally.budget = budget;
         self
     }
 
@@ -86,33 +127,12 @@ impl<'l, R: Read> Stream<'l, R> {
             }
             self.consume(count);
         }
-        let blob = self.decoder.end()?;
-        let found = Found {
-            digest: Digest::of(blob.hash),
-            size: blob.bytes,
-            diff_id: Digest::of(self.hash),
-            diff_size: self.bytes,
-        };
-        let Expected { digest, size, diff_id } = self.expected;
-        differs("size", size, &found.size)?;
-        differs("digest", digest, &found.digest)?;
-        differs("diff id", diff_id, &found.diff_id)?;
+        let (size, digest) = self.decoder.end()?;
+        let diff_id = Digest::of(self.hash);
+        let digest = digest.unwrap_or(diff_id);
+        let found = Found { digest, size, diff_id, diff_size: self.tally.bytes };
+        self.expected.compare(&found)?;
         Ok(found)
-    }
-
-    /// After `count` more bytes.
-    fn check_limits(&self, count: usize) -> Result<(), Problem> {
-        if let Some(budget) = &self.budget {
-            budget.spend(count as u64)?;
-        }
-        if self.bytes > self.limits.bytes {
-            return Err(Problem::limit("bytes", self.limits.bytes));
-        }
-        let ratio = self.bytes / self.decoder.blob().bytes.max(1);
-        if self.bytes > self.limits.ratio_from && ratio > self.limits.ratio {
-            return Err(Problem::limit("ratio", self.limits.ratio));
-        }
-        Ok(())
     }
 }
 
@@ -130,9 +150,8 @@ impl<R: Read> BufRead for Stream<'_, R> {
         if self.at == self.len {
             self.len = self.decoder.read(&mut self.buffer)?;
             self.at = 0;
-            self.bytes += self.len as u64;
             self.hash.update(self.buffer.get(..self.len).unwrap_or_default());
-            self.check_limits(self.len).map_err(broken)?;
+            self.tally.add(self.len, self.decoder.bytes())?;
         }
         Ok(self.buffer.get(self.at..self.len).unwrap_or_default())
     }

@@ -12,6 +12,7 @@ mod snapshot;
 mod tarball;
 mod whiteouts;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use boathook_fs::Result;
@@ -50,12 +51,33 @@ impl Yard {
         let before = snapshot::of(&self.canary());
         let _ = std::fs::remove_dir_all(self.layers().join("l"));
         let target = self.layers().join("l");
-        let result = layer::apply(blob, Format::Unknown, Expected::default(), &target, options);
+        let apply = |options: &Options| {
+            layer::apply(blob, Format::Unknown, Expected::default(), &target, options)
+        };
+        // By one thread and by several: the same tree, or the same refusal.
+        let alone = apply(options).map(|report| (snapshot::of(&target), report.found));
+        let _ = std::fs::remove_dir_all(&target);
+        let result = apply(&Options { threads: true, ..options.clone() });
+        match (&alone, &result) {
+            (Ok((tree, found)), Ok(report)) => {
+                assert_eq!(*found, report.found);
+                assert_eq!(timeless(tree), timeless(&snapshot::of(&target)));
+            }
+            (Err(one), Err(other)) => assert_eq!(one.to_string(), other.to_string()),
+            _ => panic!("{alone:?}, {result:?}"),
+        }
         assert_eq!(snapshot::of(&self.canary()), before, "the canary was touched");
         let there = std::fs::read_dir(self.layers()).unwrap().count();
         assert_eq!(there, usize::from(result.is_ok()), "{result:?}");
         result.map(|report| (target, report))
     }
+}
+
+/// Without times, which whiteouts and directories that no entry speaks of have from the clock.
+fn timeless(tree: &BTreeMap<PathBuf, snapshot::Item>) -> BTreeMap<PathBuf, snapshot::Item> {
+    let mut tree = tree.clone();
+    tree.values_mut().for_each(|item| item.modified = (0, 0));
+    tree
 }
 
 /// No test needs its files on disk.

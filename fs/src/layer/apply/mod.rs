@@ -17,14 +17,13 @@ mod tree;
 mod whiteouts;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::name::{Meaning, Name};
-use super::stream::Stream;
 use super::tar::{Archive, Entry, Kind, shown};
 use super::warnings::Warnings;
 use super::{Limits, Options};
@@ -49,8 +48,8 @@ pub(super) struct Outcome {
 }
 
 /// Applies all entries of `archive` below `root`.
-pub(super) fn apply<R: Read>(
-    archive: &mut Archive<'_, Stream<'_, R>>,
+pub(super) fn apply<R: BufRead>(
+    archive: &mut Archive<'_, R>,
     root: Root,
     options: &Options,
 ) -> Result<Outcome> {
