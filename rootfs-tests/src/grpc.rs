@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tonic::client::Grpc;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
@@ -19,6 +20,8 @@ pub struct Connection {
     socket: PathBuf,
     runtime: Runtime,
     channel: Channel,
+    /// containerd's, for the services that have some.
+    namespace: Option<AsciiMetadataValue>,
 }
 
 impl Connection {
@@ -37,7 +40,20 @@ impl Connection {
         let endpoint =
             Endpoint::from_shared(format!("unix://{}", socket.display())).map_err(failed)?;
         let channel = runtime.block_on(endpoint.connect()).map_err(failed)?;
-        Ok(Self { socket: socket.to_owned(), runtime, channel })
+        Ok(Self { socket: socket.to_owned(), runtime, channel, namespace: None })
+    }
+
+    /// Calls are about this namespace of containerd.
+    ///
+    /// # Errors
+    /// It cannot be the value of a header.
+    pub fn in_namespace(mut self, namespace: &str) -> Result<Self> {
+        let value = namespace.parse().map_err(|_| Error::Format {
+            what: "namespace".into(),
+            why: format!("{namespace:?} is no header"),
+        })?;
+        self.namespace = Some(value);
+        Ok(self)
     }
 
     /// Calls `/package.Service/Method` and waits at most `within` for the answer.
@@ -51,6 +67,9 @@ impl Connection {
     {
         let mut request = tonic::Request::new(request);
         request.set_timeout(within);
+        if let Some(namespace) = &self.namespace {
+            request.metadata_mut().insert("containerd-namespace", namespace.clone());
+        }
         // The server's own limit for large ExecSync answers is 16 MiB.
         let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(32 << 20);
         let answer = self.runtime.block_on(async {

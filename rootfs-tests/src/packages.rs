@@ -225,6 +225,28 @@ impl Packages {
     }
 }
 
+/// The archives of other packages of a release, with all that they need: as they are, in a directory
+/// `name` of the cache, from which a second run takes them without the network.
+///
+/// # Errors
+/// As of [`Packages::get`].
+pub fn archives(release: Release, name: &str, wanted: &[&str]) -> Result<Vec<PathBuf>> {
+    let home = cache_dir()?;
+    let dir = home.join(name);
+    fs::create_dir_all(&dir).during(|| format!("mkdir {}", dir.display()))?;
+    let lock = home.join(format!("{name}.lock"));
+    let lock = File::create(&lock).during(|| format!("create {}", lock.display()))?;
+    flock(&lock, FlockOperation::LockExclusive).during(|| "lock the package cache")?;
+    // Written last: without it nothing is there.
+    let ready = dir.join("wanted");
+    if fs::read_to_string(&ready).is_ok_and(|text| text == wanted.join(" ")) {
+        return apt::archives(&dir);
+    }
+    apt::download(release, &dir, wanted)?;
+    fs::write(&ready, wanted.join(" ")).during(|| format!("write {}", ready.display()))?;
+    apt::archives(&dir)
+}
+
 /// Where unpacked releases are kept: `BOATHOOK_CACHE_DIR`, else `debian` in the target directory.
 fn cache_dir() -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("BOATHOOK_CACHE_DIR") {

@@ -59,7 +59,7 @@ pub(super) fn download(release: Release, dir: &Path, wanted: &[&str]) -> Result<
         get(&install).map(drop).or_else(|error| updated.and(Err(error)))
     };
     fetch().map_err(|error| Error::Missing {
-        what: format!("containerd of Debian {release}"),
+        what: format!("{} of Debian {release}", wanted.join(", ")),
         remedy: format!(
             "apt could not fetch it from {}; check the network, or name another archive by \
              {MIRROR}\n{error}",

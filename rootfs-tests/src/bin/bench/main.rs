@@ -13,6 +13,7 @@ mod daemon;
 mod density;
 mod document;
 mod idle;
+mod layers;
 mod machine;
 mod pod;
 mod report;

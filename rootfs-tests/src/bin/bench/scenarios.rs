@@ -4,7 +4,7 @@ use rootfs_tests::Result;
 
 use crate::report::Row;
 use crate::rig::Rig;
-use crate::{daemon, density, idle, tasks};
+use crate::{daemon, density, idle, layers, tasks};
 
 /// One measurement that can be asked for by name.
 pub(crate) struct Scenario {
@@ -31,4 +31,5 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("crowd", "twenty pods at once", daemon::crowd),
     scenario("density", "a start beside many containers and mounts", density::run),
     scenario("idle", "memory while the containers sleep", idle::run),
+    scenario("layers", "layers of images, against containerd's differ and GNU tar", layers::run),
 ];
