@@ -19,7 +19,7 @@ pub enum ErrorKind {
     WrongState,
     /// Neither this build nor this kernel can do it.
     Unsupported,
-    /// The kernel refused for want of privilege.
+    /// The kernel refused for want of privilege, or of a file system that may be written.
     PermissionDenied,
     /// A limit of the host was met: processes, memory, descriptors.
     Exhausted,
@@ -81,7 +81,8 @@ impl Error {
 
 fn kind_of(error: &std::io::Error) -> ErrorKind {
     match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => ErrorKind::PermissionDenied,
+        // Whoever mounts cgroups read-only means to forbid.
+        Some(libc::EPERM | libc::EACCES | libc::EROFS) => ErrorKind::PermissionDenied,
         Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC) => {
             ErrorKind::Exhausted
         }

@@ -140,7 +140,7 @@ fn no_descriptors(rig: &Rig) -> Result<()> {
 }
 
 /// Red if a create goes on without limits, or what it had made in the hierarchies before the one
-/// that refuses stays. The server runs in a mount namespace in which the last of the hierarchies
+/// that refuses stays, or is told as a fault of our own. The server runs in a mount namespace in which the last of the hierarchies
 /// that have a file system of their own cannot be written.
 fn cgroups_that_cannot_be_written(rig: &Rig) -> Result<()> {
     let bundle = rig.bundle("cgroups", &SLEEP)?;
@@ -168,7 +168,7 @@ fn cgroups_that_cannot_be_written(rig: &Rig) -> Result<()> {
             Err(error) => error,
             Ok(pid) => return Err(Error::check(format!("{point} is read-only, and {pid} runs"))),
         };
-        told(&error, "Internal", &[point, "Read-only file system"])?;
+        told(&error, "PermissionDenied", &[point, "Read-only file system"])?;
         run_delete(&shim)?;
         shim.end()?;
         before.assert_same()?;

@@ -61,33 +61,40 @@ fn a_config_that_is_no_json(arena: &Arena) {
     check(&load(&case, b"null"), "config.json: ", "null");
 }
 
-/// Red if the message leaves the reader to guess which of a thousand lines is meant.
+/// Red if the message leaves the reader to guess which of a thousand lines is meant, or what stands
+/// there; of a list and a map it is told that it is one.
 fn fields_of_wrong_types(arena: &Arena) {
     let wrong = [
-        ("/process/args", json!("sleep 1"), "config.json: process.args: "),
-        ("/process/terminal", json!("yes"), "config.json: process.terminal: "),
-        ("/process/user/uid", json!("root"), "config.json: process.user.uid: "),
-        ("/process/user/uid", json!(-1), "config.json: process.user.uid: "),
-        ("/process/user/uid", json!(4_294_967_296_u64), "config.json: process.user.uid: "),
-        ("/process/env", json!({ "A": "b" }), "config.json: process.env: "),
-        ("/process/rlimits/0/soft", json!(-5), "config.json: process.rlimits[0].soft: "),
-        ("/process/rlimits/0/type", json!("RLIMIT_FOO"), "config.json: process.rlimits[0].type: "),
-        ("/mounts/2/options", json!("ro"), "config.json: mounts[2].options: "),
-        ("/mounts", json!({}), "config.json: mounts: "),
-        ("/root", json!([1]), "config.json: root"),
-        ("/linux/maskedPaths", json!([1]), "config.json: linux.maskedPaths[0]: "),
-        ("/linux/sysctl", json!(["a"]), "config.json: linux.sysctl: "),
-        ("/linux/resources/pids", json!({ "limit": "max" }), "config.json: linux.resources.pids"),
+        ("/process/args", json!("sleep 1"), "process.args", "string \"sleep 1\""),
+        ("/process/terminal", json!("yes"), "process.terminal", "string \"yes\""),
+        ("/process/user/uid", json!("root"), "process.user.uid", "string \"root\""),
+        ("/process/user/uid", json!(-1), "process.user.uid", "integer `-1`"),
+        ("/process/user/uid", json!(1_u64 << 32), "process.user.uid", "integer `4294967296`"),
+        ("/process/env", json!({ "A": "b" }), "process.env", "map"),
+        ("/process/rlimits/0/soft", json!(-5), "process.rlimits[0].soft", "integer `-5`"),
+        ("/process/rlimits/0/type", json!("RLIMIT_FOO"), "process.rlimits[0].type", "`RLIMIT_FOO`"),
+        ("/mounts/2/options", json!("ro"), "mounts[2].options", "string \"ro\""),
+        ("/mounts", json!({}), "mounts", "map"),
+        ("/root", json!([1]), "root[0]", "integer `1`"),
+        ("/linux/maskedPaths", json!([1]), "linux.maskedPaths[0]", "integer `1`"),
+        ("/linux/sysctl", json!(["a"]), "linux.sysctl", "sequence"),
+        (
+            "/linux/resources/pids",
+            json!({ "limit": "max" }),
+            "linux.resources.pids.limit",
+            "string \"max\"",
+        ),
     ];
     let case = arena.sleeper();
-    for (pointer, value, field) in wrong {
+    for (pointer, value, field, told) in wrong {
         let mut config = case.config.clone();
         if config.pointer(pointer).is_none() {
             let (parent, name) = pointer.rsplit_once('/').unwrap();
             config.pointer_mut(parent).unwrap()[name] = Value::Null;
         }
         *config.pointer_mut(pointer).unwrap() = value;
-        check(&load(&case, config.to_string().as_bytes()), field, "");
+        let error = load(&case, config.to_string().as_bytes());
+        check(&error, &format!("config.json: {field}: "), &format!(" {told}, expected "));
     }
 }
 
@@ -123,12 +130,13 @@ fn a_process_without_program(arena: &Arena) {
 
 /// Red if a value is cut to what fits.
 fn values_out_of_range(arena: &Arena) {
+    let long = "x".repeat(65);
     let wrong = [
         (
             "/process/user",
             json!({ "uid": 0, "gid": 0, "umask": 0o10000 }),
             "process.user.umask",
-            "10000",
+            "10000 ",
         ),
         (
             "/process/user",
@@ -140,8 +148,8 @@ fn values_out_of_range(arena: &Arena) {
         ("/process/env", json!(["NOVALUE"]), "process.env[0]", "NOVALUE"),
         ("/process/env", json!(["A=1", "=x"]), "process.env[1]", "=x"),
         ("/process/args", json!(["a\0b"]), "process.args[0]", "NUL"),
-        ("/hostname", json!("x".repeat(65)), "hostname", "64"),
-        ("/mounts/0/destination", json!("/"), "mounts[0].destination", "/"),
+        ("/hostname", json!(long), "hostname", &long),
+        ("/mounts/0/destination", json!("/"), "mounts[0].destination", " / is "),
         ("/mounts/1/options", json!(["size=1", "idmap"]), "mounts[1].options", "idmap"),
         ("/linux/cgroupsPath", json!("/a/../../b"), "linux.cgroupsPath", "/a/../../b"),
         ("/linux/rootfsPropagation", json!("loud"), "linux.rootfsPropagation", "loud"),
@@ -157,7 +165,7 @@ fn values_out_of_range(arena: &Arena) {
         let error = case.refused();
         let text = error.to_string();
         assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported), "{text}");
-        assert!(text.starts_with(field) && text.contains(told), "{text}");
+        assert!(text.starts_with(&format!("{field}: ")) && text.contains(told), "{text}");
     }
 }
 
@@ -172,12 +180,12 @@ fn unknown_capabilities_and_devices(arena: &Arena) {
     for (device, field, value) in [
         (json!({ "path": "/dev/x", "type": "c", "major": 5000, "minor": 1 }), "major", "5000"),
         (json!({ "path": "/dev/x", "type": "c", "major": 1, "minor": -2 }), "minor", "-2"),
-        (json!({ "path": "/dev/x", "type": "a", "major": 1, "minor": 1 }), "type", "a"),
+        (json!({ "path": "/dev/x", "type": "a", "major": 1, "minor": 1 }), "type", "\"a\""),
         (json!({ "path": "dev/x", "type": "c", "major": 1, "minor": 1 }), "path", "dev/x"),
     ] {
         let mut case = arena.sleeper();
         case.config["linux"]["devices"] = json!([device]);
-        check(&case.refused(), &format!("linux.devices[0].{field}"), value);
+        check(&case.refused(), &format!("linux.devices[0].{field}: "), value);
     }
 }
 
@@ -238,8 +246,11 @@ fn many_mounts_and_long_names(arena: &Arena) {
     live.delete();
 
     let mut case = arena.sleeper();
-    case.bind(&source, &format!("/{}", "d".repeat(300)), &["bind"]);
+    let place = format!("/{}", "d".repeat(300));
+    case.bind(&source, &place, &["bind"]);
     let error = case.refused();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
-    assert!(error.to_string().contains("name too long"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&format!("mount at {place:?}: ")), "{text}");
+    assert!(text.contains("name too long"), "{text}");
 }

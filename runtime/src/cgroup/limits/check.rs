@@ -125,7 +125,9 @@ pub(super) fn cpu_list<'a>(field: &str, list: Option<&'a str>) -> Result<Option<
     let Some(list) = list.filter(|l| !l.is_empty()) else { return Ok(None) };
     for item in list.split(',') {
         if !valid_item(item) {
-            let text = format!("{list:?}: {item:?} is neither a number nor a range such as 0-3");
+            let text = format!(
+                "{list:?}: {item:?} is neither a number below {MAX_CPU} nor a range such as 0-3"
+            );
             return Err(Error::field(field, text));
         }
     }
