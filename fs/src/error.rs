@@ -95,7 +95,7 @@ fn kind_of(errno: Errno) -> ErrorKind {
         Errno::ENOENT => ErrorKind::NotFound,
         // ENODEV is the answer of fsopen and mount to an unknown filesystem type.
         Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::ENODEV => ErrorKind::Unsupported,
-        Errno::EPERM | Errno::EACCES => ErrorKind::Denied,
+        Errno::EPERM | Errno::EACCES | Errno::EROFS => ErrorKind::Denied,
         _ => ErrorKind::Io,
     }
 }

@@ -123,8 +123,11 @@ fn no_descriptors(rig: &Rig) -> Result<()> {
             Err(error) => {
                 refused += 1;
                 ensure_eq!(error.code(), Some("ResourceExhausted"), "{spare} to spare: {error}");
-                let text = error.to_string().to_lowercase();
-                ensure!(text.contains("too many open files"), "{spare} to spare: {text}");
+                let text = error.to_string();
+                // What was opened, and why it could not be.
+                let opened = text.split_once(": Too many open files").map(|(opened, _)| opened);
+                let opened = opened.and_then(|text| text.split_once("ResourceExhausted: "));
+                ensure!(opened.is_some_and(|(_, it)| !it.is_empty()), "{spare} to spare: {text}");
             }
         }
         machine.assert_same()?;
