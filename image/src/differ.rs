@@ -160,6 +160,10 @@ impl Differ {
             .iter()
             .map(|root| Ok(Applied { root: root.try_clone()?, root_opaque: false }));
         let below = below.collect::<Result<Vec<_>>>()?;
+        // With no lower directories it is not known what there is to hide.
+        if !below.is_empty() {
+            layer::prune(&ready.root, &report.whiteouts, &below)?;
+        }
         layer::inherit(&ready.root, &report.parents, &below)?;
         if report.root_opaque {
             if below.is_empty() {

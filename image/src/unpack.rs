@@ -150,12 +150,13 @@ fn told(image: &Image, reports: &[Report], options: &Options) -> Unpacked {
     }
 }
 
-/// Directories that a layer only passes through are those of the layers below it. One layer after
-/// the other, the lowest first: each may hand on what it was given.
+/// Directories that a layer only passes through are those of the layers below it, and whiteouts of
+/// names that these do not have are none. One layer after the other, the lowest first: each may hand on what it was given.
 fn inherit(roots: &[Root], reports: &[Report]) -> Result<()> {
     let mut below: Vec<Applied> = Vec::new();
     for (at, (root, report)) in roots.iter().zip(reports).enumerate() {
-        layer::inherit(root, &report.parents, &below)
+        layer::prune(root, &report.whiteouts, &below)
+            .and_then(|()| layer::inherit(root, &report.parents, &below))
             .map_err(|e| Error::from(e).context(format!("layer {at}")))?;
         below.insert(0, Applied { root: root.try_clone()?, root_opaque: report.root_opaque });
     }

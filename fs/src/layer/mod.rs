@@ -32,7 +32,7 @@ pub use decoder::Format;
 pub use digest::Digest;
 pub use limits::{Budget, Limits};
 pub use name::{Meaning, Name};
-pub use parents::{Applied, hide_all, inherit};
+pub use parents::{Applied, hide_all, inherit, prune};
 pub use staging::{Staging, Sync};
 pub use stream::{Expected, Found};
 pub use tar::{Archive, Entry, Error as TarError, Kind, Problem, Segment, Time, Xattr};
@@ -80,6 +80,8 @@ pub struct Report {
     pub root_opaque: bool,
     /// Directories it needs and does not describe; see [`inherit`].
     pub parents: Vec<Name>,
+    /// Names that it hides by a whiteout; see [`prune`].
+    pub whiteouts: Vec<Name>,
     /// What was left out without harm.
     pub warnings: Warnings,
 }
@@ -138,8 +140,8 @@ pub fn apply_to(
         let outcome = apply::apply(&mut Archive::new(&mut stream, limits), root, options)?;
         (outcome, stream.finish()?)
     };
-    let apply::Outcome { entries, root_opaque, parents, warnings } = outcome;
-    Ok(Report { found, entries, root_opaque, parents, warnings })
+    let apply::Outcome { entries, root_opaque, parents, whiteouts, warnings } = outcome;
+    Ok(Report { found, entries, root_opaque, parents, whiteouts, warnings })
 }
 
 /// Removes all that is in `root`.
@@ -179,8 +181,8 @@ pub fn verify(
     }
     let found = archive.into_input().finish()?;
     let warnings = Warnings::default();
-    let parents = Vec::new();
-    Ok(Report { found, entries: report_entries, root_opaque, parents, warnings })
+    let (parents, whiteouts) = (Vec::new(), Vec::new());
+    Ok(Report { found, entries: report_entries, root_opaque, parents, whiteouts, warnings })
 }
 
 /// The digest of the decompressed bytes of `blob`, whatever they are.

@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, Dir, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    self, AtFlags, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
-use super::apply::cover;
+use super::apply::{cover, stat};
 use super::name::Name;
 use super::tar::shown;
 use crate::error::errno_of;
@@ -28,8 +30,8 @@ pub struct Applied {
 
 /// What a layer says about a directory.
 enum Answer {
-    /// It is this one.
-    Here(OwnedFd),
+    /// It is this one; with whether it is opaque, or one above it.
+    Here(OwnedFd, bool),
     /// Lower layers have to be asked.
     Below,
     /// The layer hides it.
@@ -47,7 +49,7 @@ pub fn inherit(layer: &Root, parents: &[Name], below: &[Applied]) -> Result<()> 
         let Some(to) = open(layer.as_fd(), name)? else { continue };
         for lower in below {
             match ask(lower.root.as_fd(), name)? {
-                Answer::Here(from) => {
+                Answer::Here(from, _) => {
                     copy(from.as_fd(), to.as_fd(), name)?;
                     break;
                 }
@@ -74,10 +76,79 @@ pub fn hide_all(layer: &Root, below: &[Applied]) -> Result<()> {
             names.insert(item.file_name().to_bytes().to_vec());
         }
     }
-    for name in names.iter().filter(|name| !matches!(name.as_slice(), b"." | b"..")) {
-        cover(layer.as_fd(), name)?;
+    let root = step(layer.as_fd(), b".").map_err(|e| failed("openat", b".", e))?;
+    keeping_times(root.as_fd(), b".", || {
+        let mut names = names.iter().filter(|name| !matches!(name.as_slice(), b"." | b".."));
+        names.try_for_each(|name| cover(layer.as_fd(), name))
+    })
+}
+
+/// Removes those of `whiteouts`, nodes in `layer`, that hide nothing, since no layer `below` has
+/// their names. In a directory that no other layer has, overlayfs lists them as files that are
+/// not there.
+///
+/// # Errors
+/// By errno.
+pub fn prune(layer: &Root, whiteouts: &[Name], below: &[Applied]) -> Result<()> {
+    for name in whiteouts {
+        let Some((parent, last)) = name.split() else { continue };
+        if is_seen(below, &parent, last)? {
+            continue;
+        }
+        let Some(dir) = directory(layer, &parent)? else { continue };
+        keeping_times(dir.as_fd(), last, || match fs::unlinkat(&dir, last, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            other => other.map_err(|e| failed("unlinkat", last, e)),
+        })?;
     }
     Ok(())
+}
+
+/// Whether these layers, the topmost of which comes first, show something of this name.
+fn is_seen(below: &[Applied], parent: &Name, last: &[u8]) -> Result<bool> {
+    for lower in below {
+        let answer = match parent.is_root() {
+            true => step(lower.root.as_fd(), b".").map(|fd| Answer::Here(fd, lower.root_opaque)),
+            false => Ok(ask(lower.root.as_fd(), parent)?),
+        };
+        match answer.map_err(|e| failed("openat", b".", e))? {
+            Answer::Here(dir, opaque) => match stat(&dir, last) {
+                Ok(stat) => return Ok(!is_whiteout(&stat)),
+                Err(Errno::NOENT) if opaque => return Ok(false),
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(failed("fstatat", last, e)),
+            },
+            Answer::Hidden => return Ok(false),
+            Answer::Below => {}
+        }
+        if lower.root_opaque {
+            return Ok(false);
+        }
+    }
+    Ok(false)
+}
+
+fn is_whiteout(stat: &fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// A directory of the layer, its root too.
+fn directory(layer: &Root, name: &Name) -> Result<Option<OwnedFd>> {
+    match name.is_root() {
+        true => step(layer.as_fd(), b".").map(Some).map_err(|e| failed("openat", b".", e)),
+        false => open(layer.as_fd(), name),
+    }
+}
+
+/// What is made or removed in a directory changes its times, which are the layer's word.
+fn keeping_times(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let stat = fs::fstat(dir).map_err(|e| failed("fstat", name, e))?;
+    work()?;
+    fs::futimens(dir, &times(&stat)).map_err(|e| failed("futimens", name, e))
 }
 
 fn ask(layer: BorrowedFd<'_>, name: &Name) -> Result<Answer> {
@@ -97,13 +168,13 @@ fn ask(layer: BorrowedFd<'_>, name: &Name) -> Result<Answer> {
             Err(e) => return Err(failed("openat", part, e)),
         }
     }
-    Ok(here.map_or(Answer::Below, Answer::Here))
+    Ok(here.map_or(Answer::Below, |fd| Answer::Here(fd, opaque)))
 }
 
 /// The directory, unless it is none.
 fn open(layer: BorrowedFd<'_>, name: &Name) -> Result<Option<OwnedFd>> {
     Ok(match ask(layer, name)? {
-        Answer::Here(fd) => Some(fd),
+        Answer::Here(fd, _) => Some(fd),
         Answer::Below | Answer::Hidden => None,
     })
 }
@@ -149,15 +220,18 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &Name) -> Result<()> {
     }
     // The mode of a descriptor that is no O_PATH one follows nothing.
     fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(call("fchmod"))?;
+    fs::futimens(to, &times(&stat)).map_err(call("futimens"))
+}
+
+fn times(stat: &fs::Stat) -> Timestamps {
     let spec = |tv_sec: i64, nanoseconds: u64| Timespec {
         tv_sec,
         tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),
     };
-    let times = Timestamps {
+    Timestamps {
         last_access: spec(stat.st_atime, stat.st_atime_nsec),
         last_modification: spec(stat.st_mtime, stat.st_mtime_nsec),
-    };
-    fs::futimens(to, &times).map_err(call("futimens"))
+    }
 }
 
 fn failed(what: &str, name: &[u8], errno: Errno) -> Error {

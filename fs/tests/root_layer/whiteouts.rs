@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use boathook_fs::layer::Options;
+use boathook_fs::layer::{self, Applied, Expected, Format, Options};
+use boathook_fs::root::Root;
 use nix::mount::{MsFlags, mount};
 
 use super::common::{dir, in_private_namespace};
-use super::{Tarball, Yard, quick};
+use super::{Tarball, Yard, quick, snapshot};
 
 /// All paths below `root` that can be listed *and* looked up.
 fn paths(root: &Path) -> BTreeSet<String> {
@@ -120,4 +121,58 @@ fn root_an_opaque_root_is_told_and_a_first_layer_has_no_whiteouts() {
     let tree = super::snapshot::of(&layer);
     assert_eq!(paths(&layer), set(&["d", "e"]));
     assert!(tree.values().all(|item| item.xattrs.is_empty()));
+}
+
+/// Red when a whiteout of a name that nobody has is left, where overlayfs may list what it cannot
+/// find; when one that is needed goes; or when a directory's time tells of it.
+#[test]
+fn root_whiteouts_of_names_that_nobody_has_go() {
+    in_private_namespace(|base| {
+        let apply = |name: &str, tarball: Tarball| {
+            let (format, expected) = (Format::Plain, Expected::default());
+            let target = base.join(name);
+            let bytes = tarball.bytes();
+            let report = layer::apply(&bytes[..], format, expected, &target, &quick()).unwrap();
+            (target, report)
+        };
+        let tarball = Tarball::default;
+        let lowest = tarball().file("keep", "x").file("gone", "x").file("dir/a", "x");
+        let lowest = lowest.file("dir/gone", "x").file("old/a", "x");
+        let (lowest, _) = apply("lowest", lowest);
+        let middle = tarball().file(".wh.gone", "").file("dir/.wh.gone", "");
+        let (middle, _) = apply("middle", middle.file("old/.wh..wh..opq", ""));
+        let upper = tarball()
+            .dir("new", 0o755)
+            .file("new/file", "x")
+            .file("new/.wh.x", "")
+            .dir("dir", 0o755)
+            .file("dir/.wh.x", "")
+            .file("dir/.wh.a", "")
+            .file("dir/.wh.gone", "")
+            .file("old/.wh.a", "")
+            .file(".wh.gone", "")
+            .file(".wh.never", "")
+            .file(".wh.keep", "");
+        let (upper, report) = apply("upper", upper);
+        let open = |path: &Path| Root::open(path).unwrap();
+        let below = [&middle, &lowest];
+        let below = below.map(|path| Applied { root: open(path), root_opaque: false });
+        let before = snapshot::of(&upper);
+        layer::prune(&open(&upper), &report.whiteouts, &below).unwrap();
+        let after = snapshot::of(&upper);
+        assert!(before.len() > after.len());
+        let left: Vec<_> = after.keys().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(left, ["", "dir", "dir/a", "keep", "new", "new/file", "old"]);
+        assert!(after.iter().all(|(path, item)| before[path] == *item), "{before:?}\n{after:?}");
+        let on = dir(base.join("on"));
+        let dirs = [&upper, &middle, &lowest].map(|path| path.display().to_string());
+        let data = format!("lowerdir={}", dirs.join(":"));
+        mount(Some("overlay"), &on, Some("overlay"), MsFlags::empty(), Some(data.as_str()))
+            .unwrap();
+        assert_eq!(paths(&on), set(&["dir", "new", "new/file", "old"]));
+        // The middle one hides all of it: nothing below counts.
+        let below = [&middle, &lowest].map(|path| Applied { root: open(path), root_opaque: true });
+        layer::prune(&open(&upper), &report.whiteouts, &below).unwrap();
+        assert_eq!(snapshot::of(&upper).len(), 5);
+    });
 }

@@ -183,6 +183,6 @@ pub(super) fn same(a: &fs::Stat, b: &fs::Stat) -> bool {
 }
 
 /// What is at a name, without following it.
-pub(super) fn stat(dir: impl AsFd, last: &[u8]) -> rustix::io::Result<fs::Stat> {
+pub(in crate::layer) fn stat(dir: impl AsFd, last: &[u8]) -> rustix::io::Result<fs::Stat> {
     fs::statat(dir, last, AtFlags::SYMLINK_NOFOLLOW)
 }

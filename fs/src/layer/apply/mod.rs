@@ -35,6 +35,7 @@ use meta::New;
 use tree::{Missing, Tree, call};
 use whiteouts::Whiteouts;
 
+pub(super) use meta::stat;
 pub(super) use tree::{clear, remove_dir};
 pub(super) use whiteouts::cover;
 
@@ -44,6 +45,7 @@ pub(super) struct Outcome {
     pub(super) entries: u64,
     pub(super) root_opaque: bool,
     pub(super) parents: Vec<Name>,
+    pub(super) whiteouts: Vec<Name>,
     pub(super) warnings: Warnings,
 }
 
@@ -67,8 +69,8 @@ pub(super) fn apply<R: BufRead>(
         applier.own(&parents, owners)?;
     }
     parents.retain(|name| !applier.first && !applier.whiteouts.hides(name));
-    let root_opaque = applier.finish()?;
-    Ok(Outcome { entries, root_opaque, parents, warnings: applier.warnings })
+    let (root_opaque, whiteouts) = applier.finish()?;
+    Ok(Outcome { entries, root_opaque, parents, whiteouts, warnings: applier.warnings })
 }
 
 /// The owners of an entry become those that the container's are on disk.
@@ -264,11 +266,11 @@ impl<'o> Applier<'o> {
     }
 
     /// What could not be done before all entries were there.
-    fn finish(&mut self) -> Result<bool> {
+    fn finish(&mut self) -> Result<(bool, Vec<Name>)> {
         let whiteouts = std::mem::take(&mut self.whiteouts);
-        let root_opaque = match self.first {
+        let written = match self.first {
             // Nothing lies below the first layer.
-            true => false,
+            true => (false, Vec::new()),
             false => whiteouts.write(&mut self.tree, self.user_namespace)?,
         };
         for (name, times) in std::mem::take(&mut self.times) {
@@ -285,7 +287,7 @@ impl<'o> Applier<'o> {
                 other => other.map_err(|e| call("utimensat", last, e))?,
             }
         }
-        Ok(root_opaque)
+        Ok(written)
     }
 }
 

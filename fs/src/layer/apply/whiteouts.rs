@@ -37,8 +37,13 @@ impl Whiteouts {
     }
 
     /// Writes all; returns whether the root is opaque, which no attribute can
-    /// say: overlayfs ignores it on the root of a layer.
-    pub(super) fn write(mut self, tree: &mut Tree, user_namespace: bool) -> Result<bool> {
+    /// say: overlayfs ignores it on the root of a layer. And the names for which there is a node.
+    pub(super) fn write(
+        mut self,
+        tree: &mut Tree,
+        user_namespace: bool,
+    ) -> Result<(bool, Vec<Name>)> {
+        let mut nodes = Vec::new();
         let attribute = if user_namespace { USER_OPAQUE } else { OPAQUE };
         let root_opaque = self.opaque.contains(&Name::default());
         for directory in &self.opaque {
@@ -61,11 +66,14 @@ impl Whiteouts {
                 }
                 // The layer's own file of that name hides the lower one.
                 Ok(_) => {}
-                Err(Errno::NOENT) => hide(dir, last)?,
+                Err(Errno::NOENT) => {
+                    hide(dir, last)?;
+                    nodes.push(name);
+                }
                 Err(e) => return Err(failed("fstatat", last, e)),
             }
         }
-        Ok(root_opaque)
+        Ok((root_opaque, nodes))
     }
 
     /// Whether nothing that lower layers have at `name` is seen, the directory itself included.
