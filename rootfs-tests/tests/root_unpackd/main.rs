@@ -6,16 +6,18 @@
 
 #[path = "../../../cli/tests/root_image/layout.rs"]
 mod layout;
+mod pulls;
 mod registry;
 mod server;
 #[path = "../../../fs/tests/root_layer/snapshot.rs"]
 mod snapshot;
 #[path = "../../../fs/tests/root_layer/tarball.rs"]
 mod tarball;
+mod terminal;
 mod trees;
 
 use layout::{Blob, Layout, Pack};
-use registry::Registry;
+use registry::{Registry, SLOW, SLOW_TOO};
 use rootfs_tests::census::Census;
 use rootfs_tests::containerd::{CRI_NAMESPACE, Daemon};
 use rootfs_tests::packages::Release;
@@ -60,6 +62,14 @@ fn opaque() -> Layout {
     Layout::new(&[first.bytes(), second.bytes()], Pack::Gzip)
 }
 
+/// A second layer that hides what the first has, and what it has not.
+fn unknown() -> Layout {
+    let first = tarball().file("seen", "x").dir("dir", 0o755).file("dir/seen", "x");
+    let second = tarball().file(".wh.seen", "").file(".wh.unseen", "");
+    let second = second.dir("dir", 0o755).file("dir/.wh.unseen", "").file("dir/new", "x");
+    Layout::new(&[first.bytes(), second.bytes()], Pack::Gzip)
+}
+
 /// One layer of its own.
 fn small(name: &str) -> Layout {
     Layout::new(&[tarball().dir(".", 0o755).file(name, name).bytes()], Pack::Gzip)
@@ -75,11 +85,16 @@ fn pulls(release: Release) {
         ("opaque", opaque()),
         ("second", small("second")),
         ("third", small("third")),
+        ("unknown", unknown()),
+        ("by-ctr", small("by-ctr")),
+        ("by-client", small("by-client")),
+        (SLOW, small("slow")),
+        (SLOW_TOO, small("slow too")),
         ("hostile", Layout::new(&[tarball().file("../out", "x").bytes()], Pack::Gzip)),
     ] {
         layout.write(&dir.path().join(name));
     }
-    let registry = Registry::start(dir.path());
+    let (registry, holder) = Registry::start(dir.path());
 
     let mut daemon = Daemon::with_differ(release).unwrap();
     registry.introduce(&daemon);
@@ -115,6 +130,12 @@ fn pulls(release: Release) {
     unpackd = Unpackd::start(&daemon).unwrap();
     pull(&daemon, "third").unwrap();
     assert_eq!(unpackd.applied(), 1, "{}", unpackd.log());
+    pull(&daemon, "unknown").unwrap();
+    assert_eq!(unpackd.applied(), 3, "{}", unpackd.log());
+    let seen = trees::of(&daemon).pop().unwrap();
+    trees::assert_hides(&seen, &["seen"], &["dir", "dir/new"]);
+    assert_eq!(pulls::by_ctr(&daemon, &registry, release), unpackd.applied() - 3);
+    pulls::across_restarts(&mut daemon, &mut unpackd, &registry, &holder);
     unpackd.end().unwrap();
     daemon.end().unwrap();
 
@@ -141,9 +162,17 @@ fn root_pulls_of_containerd_2_1() {
 #[test]
 fn root_its_socket() {
     let dir = tempfile::tempdir().unwrap();
+    server::units_are_right();
     server::own_socket_is_private(dir.path());
     server::a_want_of_descriptors_passes(dir.path());
     server::handed_over_socket_is_taken(dir.path());
+}
+
+/// Red when who looks at a terminal is not told how far it is, or a log file gets control characters.
+#[test]
+fn root_a_terminal_shows_how_far_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    terminal::shows_a_bar(dir.path());
 }
 
 fn root_of(daemon: &Daemon) -> std::path::PathBuf {

@@ -76,14 +76,62 @@ pub(crate) fn a_want_of_descriptors_passes(dir: &Path) {
     unpackd.end().unwrap();
 }
 
+/// The lines `KEY=VALUE` of a unit that comes with the programs.
+fn unit(name: &str) -> Vec<(String, String)> {
+    let path = workspace::root().join("deploy/systemd").join(name);
+    let text = fs::read_to_string(&path).unwrap();
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+fn value<'u>(unit: &'u [(String, String)], key: &str) -> &'u str {
+    let mut values = unit.iter().filter(|(name, _)| name == key).map(|(_, value)| value.as_str());
+    let value = values.next().unwrap_or_else(|| panic!("no {key}"));
+    assert_eq!(values.next(), None, "{key} comes twice");
+    value
+}
+
+/// Red when the command line in the unit is not one, when the socket is not where containerd is
+/// told to look for it, or when the unit takes a capability away that the program keeps.
+pub(crate) fn units_are_right() {
+    let (service, socket) = (unit("boathook-unpackd.service"), unit("boathook-unpackd.socket"));
+    let words: Vec<&str> = value(&service, "ExecStart").split(' ').collect();
+    assert_eq!(words[1..], ["unpackd", "--root", "/var/lib/containerd"]);
+    let help =
+        Command::new(workspace::cli().unwrap()).args(["unpackd", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let listen = value(&socket, "ListenStream");
+    assert!(help.contains(&format!("[default: {listen}]")), "{help}");
+    let documented = fs::read_to_string(workspace::root().join("docs/layers.md")).unwrap();
+    assert!(documented.contains(&format!("address = \"{listen}\"")));
+    assert_eq!(value(&socket, "SocketMode"), "0600");
+    let mut kept: Vec<&str> = value(&service, "CapabilityBoundingSet").split(' ').collect();
+    // To drop the others.
+    kept.retain(|name| *name != "CAP_SETPCAP");
+    let names = [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "DAC_READ_SEARCH",
+        "FOWNER",
+        "FSETID",
+        "MKNOD",
+        "SETFCAP",
+        "SYS_ADMIN",
+    ];
+    assert_eq!(kept, names.map(|name| format!("CAP_{name}")));
+    assert_eq!(kept.len(), CAPABILITIES.count_ones() as usize);
+}
+
 /// A shell stands for systemd: it knows its own number, which stays the program's.
 pub(crate) fn handed_over_socket_is_taken(dir: &Path) {
     let socket = dir.join("held.sock");
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let script = "exec env LISTEN_PID=$$ LISTEN_FDS=1 \"$0\" unpackd --root / --socket /nowhere/s 3<&0 0</dev/null";
+    let script = "exec env LISTEN_PID=$$ LISTEN_FDS=1 \"$@\" 3<&0 0</dev/null";
+    let service = unit("boathook-unpackd.service");
     let mut child = Command::new("sh")
-        .args(["-c", script])
+        .args(["-c", script, "sh"])
         .arg(workspace::cli().unwrap())
+        .args(value(&service, "ExecStart").split(' ').skip(1))
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)))
         .stderr(Stdio::piped())
         .spawn()
