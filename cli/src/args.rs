@@ -17,6 +17,12 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Print what starting a bundle will do to the kernel, step by step, without doing it.
     Plan(Plan),
+    /// Find out what this host offers, what of it will be used, and whether pods can run.
+    Check {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Look at the configuration file.
     Config {
         /// The file [default: $BOATHOOK_CONFIG, else /etc/boathook/config.toml].

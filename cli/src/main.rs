@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     };
     let result = match args.command {
         Command::Plan(plan) => commands::plan::run(&plan),
+        Command::Check { json } => commands::check::run(json),
         Command::Config { config, command } => commands::config::run(config.as_deref(), &command),
         Command::Lifecycle(lifecycle) => commands::lifecycle::run(&lifecycle),
         Command::Events(events) => commands::events::run(&events),

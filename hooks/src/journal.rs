@@ -28,7 +28,7 @@ pub fn path(root: &Path, namespace: &str) -> PathBuf {
 }
 
 /// Adds the record of a container that is gone, and drops the oldest that are
-/// too many.
+/// too many. One that is too long by itself is left out.
 ///
 /// # Errors
 /// The file cannot be read or written; it is as it was then.
@@ -44,6 +44,9 @@ pub fn add(root: &Path, namespace: &str, record: &Record) -> io::Result<()> {
     // read into memory it would keep.
     let known = text(&path)?;
     let line = serde_json::to_string(record)?;
+    if line.len() >= MAX_BYTES {
+        return Ok(());
+    }
     let mut bytes = 0;
     let mut kept: Vec<&str> = std::iter::once(line.as_str())
         .chain(known.lines().rev())
@@ -134,6 +137,11 @@ mod tests {
             add(root.path(), "a", &long).unwrap();
         }
         assert_eq!(ids(root.path(), "a").len(), 2);
+        // One that fills all of it does not cost the others.
+        let mut huge = record("huge");
+        huge.add(What::Stopping { cause: "x".repeat(MAX_BYTES) });
+        add(root.path(), "a", &huge).unwrap();
+        assert_eq!(ids(root.path(), "a"), ["long", "long"]);
         assert!(fs::metadata(path(root.path(), "a")).unwrap().len() <= MAX_BYTES as u64);
         let names = fs::read_dir(root.path().join(DIR)).unwrap().count();
         assert_eq!(names, 1, "a draft was left behind");

@@ -1,7 +1,7 @@
 //! A real OCI image made of Debian's static busybox.
 //!
-//! One layer, three names: [`BUSYBOX`] for containers, [`QUITTER`] for one with a stop signal of its
-//! own, and [`PAUSE`] for pod sandboxes. The archive is an OCI image layout in a tar, as `ctr image import`
+//! One layer, four names: [`BUSYBOX`] for containers, [`QUITTER`] for one with a stop signal of its
+//! own, [`SAILOR`] for one with a user of its own, and [`PAUSE`] for pod sandboxes. The archive is an OCI image layout in a tar, as `ctr image import`
 //! reads it; the same input gives the same digests.
 
 use crate::command::Run;
@@ -18,11 +18,13 @@ use tar::{Builder, EntryType, Header};
 pub const BUSYBOX: &str = "docker.io/library/boathook-busybox:1";
 /// The same with `STOPSIGNAL SIGQUIT`.
 pub const QUITTER: &str = "docker.io/library/boathook-quitter:1";
+/// The same with `USER boat`.
+pub const SAILOR: &str = "docker.io/library/boathook-sailor:1";
 /// The image for pod sandboxes: a process that sleeps and collects orphans.
 pub const PAUSE: &str = "docker.io/library/boathook-pause:1";
 
 /// Counts up when the image's content changes.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 /// An ordinary user of the image, `boat`, whose primary group has the same number.
 pub const USER: u32 = 1000;
@@ -82,11 +84,12 @@ fn build(busybox: &Path) -> Result<Vec<u8>> {
     let shell = ["/bin/sh"];
     let images = [
         (BUSYBOX, &shell[..], None),
-        (QUITTER, &shell[..], Some("SIGQUIT")),
+        (QUITTER, &shell[..], Some(("StopSignal", "SIGQUIT"))),
+        (SAILOR, &shell[..], Some(("User", "boat"))),
         (PAUSE, &pause[..], None),
     ];
-    for (name, command, stop_signal) in images {
-        let config = config(&diff_id, command, stop_signal).to_string().into_bytes();
+    for (name, command, more) in images {
+        let config = config(&diff_id, command, more).to_string().into_bytes();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -125,7 +128,7 @@ fn build(busybox: &Path) -> Result<Vec<u8>> {
     tar.finish()
 }
 
-fn config(diff_id: &str, command: &[&str], stop_signal: Option<&str>) -> Value {
+fn config(diff_id: &str, command: &[&str], more: Option<(&str, &str)>) -> Value {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -136,8 +139,8 @@ fn config(diff_id: &str, command: &[&str], stop_signal: Option<&str>) -> Value {
         "Cmd": command,
         "WorkingDir": "/",
     });
-    if let Some(signal) = stop_signal {
-        run["StopSignal"] = signal.into();
+    if let Some((key, value)) = more {
+        run[key] = value.into();
     }
     json!({
         "architecture": architecture,

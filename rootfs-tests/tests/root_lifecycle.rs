@@ -11,6 +11,8 @@ mod http;
 mod matrix;
 #[path = "root_lifecycle/posts.rs"]
 mod posts;
+#[path = "root_lifecycle/readme.rs"]
+mod readme;
 #[path = "root_lifecycle/servers.rs"]
 mod servers;
 #[path = "root_lifecycle/signals.rs"]
@@ -26,13 +28,17 @@ mod support;
 
 use crash::{daemon_killed_during_stops, shim_killed_in_a_hook, shim_killed_in_a_pods_hook};
 use cri::{backstop, hooks_in_a_pod};
-use http::{http_in_the_containers_network, http_is_asked_again};
+use http::{http_in_the_containers_network, http_is_asked_again, http_is_asked_three_times};
 use matrix::{matrix_of_cri, matrix_of_ctr};
 use posts::{
     post_starts_before_the_entrypoint, post_starts_of_cri, post_starts_of_ctr, shim_stays_small,
 };
+use readme::five_lines;
 use signals::{image_signal_in_a_pod, image_signal_of_ctr, image_signal_unknown};
-use starts::{before_the_entrypoint, post_start, post_start_fails, wrong_annotations};
+use starts::{
+    before_the_entrypoint, post_start, post_start_fails, wrong_annotations,
+    wrong_annotations_of_cri,
+};
 use stops::{
     exec_fails, exec_is_like_the_container, fifty_at_once, hook_out_of_memory, kill_does_not_wait,
     no_policy, seen_by_people, short_graces, stubborn_containers,
@@ -43,6 +49,7 @@ rootfs_tests::suite!(
     ours:
     exec_is_like_the_container,
     exec_fails,
+    five_lines on [Bookworm, Sid],
     short_graces on [Sid],
     kill_does_not_wait on [Sid],
     stubborn_containers on [Sid],
@@ -53,8 +60,10 @@ rootfs_tests::suite!(
     post_start_fails on [Sid],
     before_the_entrypoint on [Sid],
     wrong_annotations,
+    wrong_annotations_of_cri,
     http_in_the_containers_network on [Sid],
     http_is_asked_again on [Bookworm, Sid],
+    http_is_asked_three_times on [Sid],
     post_starts_of_ctr on [Sid],
     post_starts_of_cri on [Bookworm, Sid],
     post_starts_before_the_entrypoint on [Sid],

@@ -1,6 +1,6 @@
 //! The engine: creates containers and finds them again.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -97,6 +97,11 @@ impl Engine {
     /// When there are none.
     pub fn hierarchies(&self) -> Result<&Hierarchies> {
         self.shared.hierarchies()
+    }
+
+    /// The program that processes begin with.
+    pub(crate) fn image(&self) -> Result<BorrowedFd<'_>> {
+        self.shared.image().map(AsFd::as_fd)
     }
 
     /// A user namespace that holds `mappings` and no process, as id-mapped mounts want it.

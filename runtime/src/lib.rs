@@ -14,6 +14,7 @@ mod bare;
 mod cancel;
 pub mod cgroup;
 mod channel;
+pub mod check;
 pub mod console;
 pub mod container;
 pub mod daemon;

@@ -353,3 +353,24 @@ pub(crate) fn namespace_kind(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) };
     Errno::result(result).map(|kind| kind as u32)
 }
+
+/// Enters the UTS namespace of the calling process, which it is in: an answer to whether
+/// setns(2) takes pidfds (Linux 5.8) that changes nothing.
+///
+/// # Errors
+/// `EINVAL` where it takes none, `EPERM` without privilege.
+pub(crate) fn setns_own(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: numbers only; the namespace is the one that the thread is in.
+    let result = unsafe { libc::setns(pidfd.as_raw_fd(), libc::CLONE_NEWUTS) };
+    Errno::result(result).map(drop)
+}
+
+/// Whether the kernel knows all of these flags of seccomp(2). Asked with a filter at no address,
+/// which it does not get to see when it knows a flag not.
+pub(crate) fn knows_seccomp_flags(flags: libc::c_ulong) -> bool {
+    let none: *const libc::sock_fprog = std::ptr::null();
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: numbers and a null pointer, which the kernel finds out about before it does anything.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, none) };
+    Errno::result(result) == Err(Errno::EFAULT)
+}

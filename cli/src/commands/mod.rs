@@ -1,5 +1,6 @@
 //! One command a file.
 
+pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod events;
 pub(crate) mod image;

@@ -2,7 +2,8 @@
 
 use crate::cri::Pod;
 use crate::stuck::Tar;
-use crate::support::{RUDE, Subject, events, exec, told, topics};
+use crate::support::{RUDE, Record, Subject, events, exec, told, topics};
+use rootfs_tests::command::Stream;
 use rootfs_tests::containerd::CRI_NAMESPACE;
 use rootfs_tests::cri::Cri;
 use rootfs_tests::error::{Context, Error, Result};
@@ -11,6 +12,7 @@ use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host};
 use rustix::process::Signal;
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A container that was at some moment of its stop when the daemon was killed.
@@ -25,7 +27,9 @@ struct Caught {
     grace: u64,
 }
 
-/// Each container ends on time without the daemon; what happened is told when it is back, in order.
+/// Each container ends on time without the daemon; what happened is told when it is back, in order,
+/// from the first to the last. Seen red with newer events put before older ones, and with one dropped
+/// for each attempt that fails.
 pub(crate) fn daemon_killed_during_stops(scene: &mut Scene<'_>) -> Result<()> {
     let mut tar = Tar::mount(scene.daemon.dir().join("out").join(format!("{}-tar", scene.id)))?;
     let all = catch(scene, &tar)?;
@@ -40,9 +44,23 @@ pub(crate) fn daemon_killed_during_stops(scene: &mut Scene<'_>) -> Result<()> {
             Ok(record.names().contains(&"exited".to_owned()).then_some(record))
         })?);
     }
+    let apart = EventsApart::before_start(scene)?;
     scene.daemon.up()?;
     let mut stream = events(scene)?;
-    for (it, before) in all.iter().zip(&before) {
+    apart.join()?;
+    told_afterwards(scene, &all, &before, &mut stream)?;
+    drop(stream);
+    apart.undo(scene)
+}
+
+/// After the daemon's return: codes and events are there.
+fn told_afterwards(
+    scene: &Scene<'_>,
+    all: &[Caught],
+    before: &[Record],
+    stream: &mut Stream,
+) -> Result<()> {
+    for (it, before) in all.iter().zip(before) {
         let killed = before.between("stopping", "killed")?;
         let late = it.grace + 20_000;
         ensure!((it.grace - 10..late).contains(&killed), "{}: killed after {killed} ms", it.moment);
@@ -58,13 +76,50 @@ pub(crate) fn daemon_killed_during_stops(scene: &mut Scene<'_>) -> Result<()> {
         left.retain(|it| !deleted(line, it));
         left.is_empty()
     })?;
-    for it in &all {
-        // The subscription may have come after the first of them.
+    for it in all {
         let found = topics(&lines, &it.subject.id);
-        let found: Vec<&str> = found.iter().map(String::as_str).collect();
-        ensure!(it.untold.ends_with(&found), "{}: events {found:?}", it.moment);
+        ensure_eq!(found, it.untold, "{}: events of {}", it.moment, lines.join("\n"));
     }
     Ok(())
+}
+
+/// The daemon's socket for events, where shims do not look for it: what they have to tell waits
+/// until somebody listens.
+struct EventsApart {
+    config: PathBuf,
+    text: String,
+    socket: PathBuf,
+    apart: PathBuf,
+}
+
+impl EventsApart {
+    fn before_start(scene: &Scene<'_>) -> Result<Self> {
+        let config = scene.daemon.dir().join("containerd.toml");
+        let text = fs::read_to_string(&config).during(|| "read containerd.toml")?;
+        let [socket, apart] =
+            ["c.sock.ttrpc", "c.sock.apart"].map(|name| scene.daemon.dir().join(name));
+        let changed = text.replace("c.sock.ttrpc", "c.sock.apart");
+        ensure!(changed != text, "no c.sock.ttrpc in containerd.toml");
+        fs::write(&config, changed).during(|| "write containerd.toml")?;
+        // That of the daemon that was killed.
+        fs::remove_file(&socket).during(|| "remove a socket")?;
+        Ok(Self { config, text, socket, apart })
+    }
+
+    /// Now they find it.
+    fn join(&self) -> Result<()> {
+        fs::hard_link(&self.apart, &self.socket).during(|| "link a socket")
+    }
+
+    /// The daemon as it was.
+    fn undo(self, scene: &mut Scene<'_>) -> Result<()> {
+        scene.daemon.stop()?;
+        for path in [&self.socket, &self.apart] {
+            let _ = fs::remove_file(path);
+        }
+        fs::write(&self.config, &self.text).during(|| "write containerd.toml")?;
+        scene.daemon.up()
+    }
 }
 
 /// Four containers, each at another moment of its stop when this returns.

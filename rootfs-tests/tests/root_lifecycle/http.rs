@@ -3,11 +3,12 @@
 use crate::crash::{forget, kill_shim};
 use crate::servers::{Manner, Server};
 use crate::support::{POLITE, Subject, told};
-use rootfs_tests::error::Result;
+use rootfs_tests::error::{Context, Result};
 use rootfs_tests::suite::Scene;
 use rootfs_tests::wait::{self, PATIENCE};
 use rootfs_tests::{ensure, ensure_eq, host};
 use rustix::process::Signal;
+use std::fs;
 
 /// A container that serves one request with this script, and ends with code 5 on SIGTERM.
 fn server(answer: &str) -> String {
@@ -84,5 +85,36 @@ pub(crate) fn http_is_asked_again(scene: &mut Scene<'_>) -> Result<()> {
             forget(scene, &subject.id)?;
         }
     }
+    host::none_left("helpers of http hooks", |line| line.contains("http-hook"))
+}
+
+/// Helpers are started three times in all: a hook whose helpers are all killed has failed, and the
+/// stop goes on. Seen red with two times, and with four.
+pub(crate) fn http_is_asked_three_times(scene: &mut Scene<'_>) -> Result<()> {
+    const PORT: u16 = 8080;
+    let subject = Subject::new(scene, &scene.id)?;
+    let hook = format!(r#"{{"httpGet":{{"path":"/bye","port":{PORT}}}}}"#);
+    subject.start(scene, &[("pre-stop", &hook)], &[], POLITE)?;
+    subject.logged("ready")?;
+    let asked = subject.out.join("asked");
+    let pid = scene.pid(&subject.id)?;
+    let server = Server::start(pid, PORT, Manner::SilentThrice, Some(asked.clone()))?;
+    subject.kill(scene, "SIGTERM")?;
+    for time in 1..=3 {
+        wait::until(&format!("request {time}"), PATIENCE, || Ok(asked.exists().then_some(())))?;
+        fs::remove_file(&asked).during(|| "forget a request")?;
+        let helpers = host::processes(|line| line.contains("http-hook"));
+        ensure_eq!(helpers.len(), 1, "helpers at request {time}");
+        host::signal(helpers[0], Signal::KILL)?;
+    }
+    let requests = server.end()?;
+    ensure_eq!(requests, ["GET /bye HTTP/1.1"; 3], "requests");
+    let (record, code) = subject.end(scene)?;
+    ensure_eq!(code, 5, "exit code");
+    let expected =
+        ["started", "stopping", "hookStarted:preStop", "hookFailed:preStop", "signalled", "exited"];
+    ensure_eq!(record.names(), expected, "the record");
+    let message = record.message("hookFailed")?;
+    ensure!(message.contains("the helper was killed 3 times"), "message {message:?}");
     host::none_left("helpers of http hooks", |line| line.contains("http-hook"))
 }

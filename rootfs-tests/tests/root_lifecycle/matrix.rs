@@ -1,6 +1,8 @@
 //! Each handler, and each thing that can happen to its hook, at the daemon's two doors. All
 //! containers of a door run and stop side by side.
 //!
+//! Seen red with 1 MiB kept of what a hook prints (exec-floods).
+//!
 //! What cannot happen is left out: a tcpSocket hook never succeeds and never waits, a sleep fails
 //! only by its container's end, and it can be no longer than the grace period.
 

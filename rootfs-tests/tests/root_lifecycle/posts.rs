@@ -1,10 +1,15 @@
 //! postStart hooks of each kind, and each thing that can happen to them, at the daemon's two doors.
-//! Their servers are there before the containers are: these join a network that exists.
+//! Their servers are there before the containers are: these join a network that exists. Seen red with a
+//! cgroup that is not thawed after SIGKILL (the paused ones).
+//!
+//! What cannot happen is left out: a container is paused when it runs, and a tcpSocket hook has failed
+//! by then.
 
 use crate::cri::Sandbox;
 use crate::servers::{Manner, Server};
-use crate::support::{MORTAL, POLITE, Subject, exec, record, told};
+use crate::support::{MORTAL, POLITE, RUDE, Subject, exec, record, told};
 use rootfs_tests::containerd::CRI_NAMESPACE;
+use rootfs_tests::cri::Cri;
 use rootfs_tests::error::{Context, Error, Result};
 use rootfs_tests::image::BUSYBOX;
 use rootfs_tests::memory::Usage;
@@ -31,27 +36,50 @@ struct Cell {
     /// `PORT` in it becomes the container's own.
     hook: String,
     server: Option<Manner>,
+    pause: Pause,
     end: End,
 }
 
+/// What is done to the container while its hook runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    Never,
+    /// It stays paused to its end, which only SIGKILL brings.
+    ToTheEnd,
+    /// The hook may end meanwhile and cannot; the container goes on.
+    ForAWhile,
+}
+
 fn cells() -> Vec<Cell> {
-    let cell = |name, hook: String, end| Cell { name, hook, server: None, end };
+    let cell =
+        |name, hook: String, end| Cell { name, hook, server: None, pause: Pause::Never, end };
     let http = |name, manner, end| {
         let hook = r#"{"httpGet":{"path":"/hello","port":PORT}}"#.to_owned();
         Cell { server: manner, ..cell(name, hook, end) }
     };
     let hangs = || exec("echo hook >>/out/log; exec sleep 1000");
+    let waits = || exec("echo hook >>/out/log; until test -e /out/go; do sleep 0.05; done");
     let sleep = |seconds: u64| format!(r#"{{"sleep":{{"seconds":{seconds}}}}}"#);
+    let paused = |cell: Cell| Cell { pause: Pause::ToTheEnd, ..cell };
+    let (late, late_garbage) = (Some(Manner::LateAnswer), Some(Manner::LateGarbage));
     vec![
         cell("exec-good", exec("echo hook >>/out/log"), End::Succeeds),
         cell("exec-bad", exec("exit 3"), End::Fails("exited with 3")),
         cell("exec-hangs", hangs(), End::Hangs),
         cell("exec-cut", hangs(), End::Cut),
+        // The hook is in the container, and stands still with it.
+        paused(cell("exec-stopped", hangs(), End::Hangs)),
+        Cell { pause: Pause::ForAWhile, ..cell("exec-resumed", waits(), End::Succeeds) },
         http("http-good", Some(Manner::Answers), End::Succeeds),
         http("http-bad", None, End::Fails("connection refused")),
         http("http-garbage", Some(Manner::Garbage), End::Fails("malformed HTTP")),
         http("http-hangs", Some(Manner::Silent), End::Hangs),
         http("http-cut", Some(Manner::Silent), End::Cut),
+        // The request is not made by the container, and is answered all the same.
+        paused(http("http-stopped", Some(Manner::Silent), End::Hangs)),
+        paused(http("http-paused", late, End::Succeeds)),
+        paused(http("http-paused-bad", late_garbage, End::Fails("malformed HTTP"))),
+        paused(cell("sleep-paused", sleep(1), End::Succeeds)),
         cell("sleep-good", sleep(1), End::Succeeds),
         cell("sleep-hangs", sleep(30), End::Hangs),
         cell("sleep-cut", sleep(30), End::Cut),
@@ -61,25 +89,45 @@ fn cells() -> Vec<Cell> {
 
 impl Cell {
     fn script(&self) -> &'static str {
-        if self.end == End::Cut { MORTAL } else { POLITE }
+        match (self.end, self.pause) {
+            (End::Cut, _) => MORTAL,
+            // Left paused, it has nothing to say.
+            (_, Pause::ToTheEnd) => RUDE,
+            _ => POLITE,
+        }
     }
 
     /// What follows its start, up to the exit with this code.
     fn then(&self, code: i32) -> &'static [&'static str] {
         match self.end {
+            End::Succeeds if code == 137 => {
+                &["hookSucceeded:postStart", "stopping", "signalled", "graceExpired", "killed"]
+            }
             End::Succeeds => &["hookSucceeded:postStart", "stopping", "signalled"],
             End::Fails(_) if code == 137 => {
                 &["hookFailed:postStart", "stopping", "signalled", "graceExpired", "killed"]
             }
             End::Fails(_) => &["hookFailed:postStart", "stopping", "signalled"],
+            End::Hangs if code == 137 => &["stopping", "signalled", "graceExpired", "killed"],
             End::Hangs => &["stopping", "signalled"],
             End::Cut => &[],
         }
     }
 
-    /// A failed hook may stop a program that cannot take a signal yet.
+    /// A failed hook may stop a program that cannot take a signal yet, and one that is paused
+    /// never does.
     fn grace(&self) -> u64 {
-        if matches!(self.end, End::Fails(_)) { 2 } else { 30 }
+        let short = matches!(self.end, End::Fails(_)) || self.pause == Pause::ToTheEnd;
+        if short { 2 } else { 30 }
+    }
+
+    fn codes(&self) -> &'static [i32] {
+        match (self.end, self.pause) {
+            (End::Cut, _) => &[7],
+            (_, Pause::ToTheEnd) => &[137],
+            (End::Fails(_), _) => &[5, 137],
+            (End::Succeeds | End::Hangs, _) => &[5],
+        }
     }
 }
 
@@ -104,15 +152,17 @@ impl Running {
 
     /// Does what the hook's end waits for, and asks for the container's where nothing else ends it.
     fn strike(&self, scene: &Scene<'_>, stop: impl Fn(&Self) -> Result<()>) -> Result<()> {
-        if !matches!(self.cell.end, End::Fails(_)) {
+        if !matches!(self.cell.end, End::Fails(_)) || self.cell.pause != Pause::Never {
             self.subject.logged("ready")?;
         }
+        self.pause(scene)?;
         match self.cell.end {
             End::Fails(_) => Ok(()),
             End::Succeeds => {
                 self.happened(scene, "hookSucceeded:postStart")?;
                 stop(self)
             }
+            End::Hangs if self.cell.pause != Pause::Never => stop(self),
             End::Hangs => {
                 self.happened(scene, "hookStarted:postStart")?;
                 ensure_eq!(scene.status(&self.id)?, "RUNNING", "while the hook hangs");
@@ -123,6 +173,31 @@ impl Running {
                 fs::write(self.subject.out.join("go"), "").during(|| "end a container")
             }
         }
+    }
+
+    fn pause(&self, scene: &Scene<'_>) -> Result<()> {
+        if self.cell.pause == Pause::Never {
+            return Ok(());
+        }
+        self.happened(scene, "hookStarted:postStart")?;
+        if self.cell.name.starts_with("exec") {
+            self.subject.logged("hook")?;
+        }
+        if self.server.is_some() {
+            let asked = self.subject.out.join("asked");
+            wait::until("a request", PATIENCE, || Ok(asked.exists().then_some(())))?;
+        }
+        scene.ctr.ok(&["task", "pause", &self.id])?;
+        ensure_eq!(scene.status(&self.id)?, "PAUSED", "{} after a pause", self.cell.name);
+        fs::write(self.subject.out.join("go"), "").during(|| "let a hook end")?;
+        if self.cell.pause == Pause::ForAWhile {
+            ensure!(
+                !self.names(scene)?.contains(&"hookSucceeded:postStart".to_owned()),
+                "too soon"
+            );
+            scene.ctr.ok(&["task", "resume", &self.id])?;
+        }
+        Ok(())
     }
 
     fn check(self, scene: &Scene<'_>, code: i32) -> Result<()> {
@@ -143,12 +218,7 @@ impl Running {
         }
         let expected = [&["started", "hookStarted:postStart"], self.cell.then(code)].concat();
         ensure_eq!(names, expected, "{}: the record", self.cell.name);
-        let codes: &[i32] = match self.cell.end {
-            End::Succeeds | End::Hangs => &[5],
-            End::Fails(_) => &[5, 137],
-            End::Cut => &[7],
-        };
-        ensure!(codes.contains(&code), "{}: exit code {code}", self.cell.name);
+        ensure!(self.cell.codes().contains(&code), "{}: exit code {code}", self.cell.name);
         if let End::Fails(why) = self.cell.end {
             let message = record.message("hookFailed").map_err(wrong)?;
             ensure!(message.contains(why), "{why:?} is not in {message:?}");
@@ -166,10 +236,16 @@ impl Running {
 fn play(
     scene: &Scene<'_>,
     all: Vec<Running>,
-    stop: impl Fn(&Running) -> Result<()>,
+    stop: impl Fn(&Running) -> Result<()> + Sync,
     code: impl Fn(&Running) -> Result<i32>,
 ) -> Result<()> {
-    all.iter().try_for_each(|it| it.strike(scene, &stop))?;
+    std::thread::scope(|scope| {
+        let strikes: Vec<_> =
+            all.iter().map(|it| scope.spawn(|| it.strike(scene, &stop))).collect();
+        strikes.into_iter().try_for_each(|strike| {
+            strike.join().unwrap_or_else(|_| Err(Error::check("a thread panicked".to_owned())))
+        })
+    })?;
     for it in all {
         let code = code(&it)?;
         it.check(scene, code)?;
@@ -188,7 +264,8 @@ pub(crate) fn post_starts_of_ctr(scene: &mut Scene<'_>) -> Result<()> {
     let mut all = Vec::new();
     for (port, cell) in (9000..).zip(cells()) {
         let subject = Subject::new(scene, &format!("{}-{}", scene.id, cell.name))?;
-        let server = cell.server.map(|manner| Server::start(holding, port, manner, None));
+        let asked = Some(subject.out.join("asked"));
+        let server = cell.server.map(|manner| Server::start(holding, port, manner, asked));
         let hook = cell.hook.replace("PORT", &port.to_string());
         let stop = format!(r#"{{"gracePeriodSeconds":{}}}"#, cell.grace());
         let annotations = [("post-start", hook.as_str()), ("stop", stop.as_str())];
@@ -208,10 +285,11 @@ pub(crate) fn post_starts_of_cri(scene: &mut Scene<'_>) -> Result<()> {
     let holding = scene.pid(&pod.id)?;
     let mut all = Vec::new();
     for (port, cell) in (9000..).zip(cells()) {
-        let server = cell.server.map(|manner| Server::start(holding, port, manner, None));
-        let server = server.transpose()?;
         let hook = cell.hook.replace("PORT", &port.to_string());
         let (id, subject) = run(scene, &pod, &cell, &hook, &[])?;
+        let asked = Some(subject.out.join("asked"));
+        let server = cell.server.map(|manner| Server::start(holding, port, manner, asked));
+        let server = server.transpose()?;
         pod.cri.start(&id)?;
         all.push(Running { cell, subject, id, server });
     }
@@ -221,7 +299,8 @@ pub(crate) fn post_starts_of_cri(scene: &mut Scene<'_>) -> Result<()> {
             Ok((status.finished_at > 0).then_some(status.exit_code))
         })
     };
-    play(scene, all, |it| pod.cri.stop(&it.id, 60), code)?;
+    let socket = scene.daemon.socket();
+    play(scene, all, |it| Cri::connect(&socket)?.stop(&it.id, 60), code)?;
     pod.end()
 }
 
@@ -248,7 +327,8 @@ pub(crate) fn post_starts_before_the_entrypoint(scene: &mut Scene<'_>) -> Result
     let pod = Sandbox::start(scene, &scene.id, &[])?;
     let holding = scene.pid(&pod.id)?;
     for (port, cell) in (9000..).zip(cells()) {
-        if cell.end == End::Cut {
+        // Before the program runs there is nothing to end or to pause.
+        if cell.end == End::Cut || cell.pause != Pause::Never {
             continue;
         }
         let server = cell.server.map(|manner| Server::start(holding, port, manner, None));
@@ -294,7 +374,7 @@ pub(crate) fn post_starts_before_the_entrypoint(scene: &mut Scene<'_>) -> Result
 fn killed_meanwhile(scene: &Scene<'_>, id: &str) -> Result<()> {
     let socket = scene.daemon.socket();
     std::thread::scope(|scope| {
-        let start = scope.spawn(|| rootfs_tests::cri::Cri::connect(&socket)?.start(id));
+        let start = scope.spawn(|| Cri::connect(&socket)?.start(id));
         wait::until("the hook's start", PATIENCE, || {
             let names = record(CRI_NAMESPACE, id).map(|record| record.names());
             let begun = names.is_ok_and(|names| names.contains(&"hookStarted:postStart".into()));

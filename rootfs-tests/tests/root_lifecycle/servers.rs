@@ -30,12 +30,18 @@ pub(crate) enum Manner {
     Silent,
     /// Keeps silent for the first client only, and answers the second.
     SilentOnce,
+    /// Keeps silent for three clients.
+    SilentThrice,
     EndlessHeaders,
     EndlessBody,
     /// Redirects to itself.
     Circles,
     /// Speaks neither HTTP nor TLS.
     Garbage,
+    /// Answers, when there is a file `go` beside the one that says that somebody asked.
+    LateAnswer,
+    /// The same, and then is garbage.
+    LateGarbage,
 }
 
 /// A server that waits for its first client.
@@ -89,6 +95,7 @@ fn serve(listener: &TcpListener, manner: Manner, asked: Option<&Path>) -> Result
     let connections = match manner {
         Manner::Circles => 10,
         Manner::OnlyPlain | Manner::SilentOnce => 2,
+        Manner::SilentThrice => 3,
         _ => 1,
     };
     for number in 0..connections {
@@ -150,6 +157,10 @@ fn answer(mut stream: impl Read + Write, manner: Manner, asked: Option<&Path>) -
     if let Some(path) = asked {
         let _ = std::fs::write(path, "");
     }
+    if let (Manner::LateAnswer | Manner::LateGarbage, Some(path)) = (manner, asked) {
+        let go = path.with_file_name("go");
+        let _ = wait::until("leave to answer", PATIENCE * 4, || Ok(go.exists().then_some(())));
+    }
     let endless = |stream: &mut dyn Write, head: &str, more: &str| {
         let mut text = head.to_owned();
         while stream.write_all(text.as_bytes()).is_ok() {
@@ -157,11 +168,13 @@ fn answer(mut stream: impl Read + Write, manner: Manner, asked: Option<&Path>) -
         }
     };
     let _ = match manner {
-        Manner::Answers | Manner::AnswersOverTls => {
+        Manner::Answers | Manner::AnswersOverTls | Manner::LateAnswer => {
             stream.write_all(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
         }
         Manner::OnlyPlain => stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-        Manner::Silent | Manner::SilentOnce => read(&mut stream, &mut buffer).map(drop),
+        Manner::Silent | Manner::SilentOnce | Manner::SilentThrice => {
+            read(&mut stream, &mut buffer).map(drop)
+        }
         Manner::EndlessHeaders => {
             endless(&mut stream, "HTTP/1.1 200 OK\r\n", "X-Padding: and so on\r\n");
             Ok(())
@@ -173,7 +186,9 @@ fn answer(mut stream: impl Read + Write, manner: Manner, asked: Option<&Path>) -
         Manner::Circles => {
             stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: /round\r\nContent-Length: 0\r\n\r\n")
         }
-        Manner::Garbage => stream.write_all(b"\x00\x01\x02 garbage of some length\r\n"),
+        Manner::Garbage | Manner::LateGarbage => {
+            stream.write_all(b"\x00\x01\x02 garbage of some length\r\n")
+        }
     };
     let _ = stream.flush();
     let first = request.split(|byte| *byte == b'\r').next().unwrap_or_default();

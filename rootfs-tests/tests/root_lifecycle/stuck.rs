@@ -125,7 +125,7 @@ fn attributes() -> Vec<u8> {
 }
 
 /// SIGKILL is sent on time, the shim goes on answering, and the container ends when the kernel lets
-/// its process go.
+/// its process go. Seen red with SIGTERM in the place of SIGKILL.
 pub(crate) fn stuck_in_the_kernel(scene: &mut Scene<'_>) -> Result<()> {
     let subject = Subject::new(scene, &scene.id)?;
     let mut tar = Tar::mount(scene.daemon.dir().join("out").join(format!("{}-tar", scene.id)))?;

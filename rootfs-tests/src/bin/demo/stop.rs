@@ -14,7 +14,7 @@ const STUBBORN: &str = "trap '' TERM; echo ready; while :; do sleep 1000; done";
 const HOOK: &str = r#"{"exec":{"command":["sleep","1"]}}"#;
 const STOP: &str = r#"{"gracePeriodSeconds":3}"#;
 
-/// Stops a container and kills the daemon at once.
+/// Stops a container and kills the daemon in the middle of the grace period.
 pub(crate) fn show(daemon: &mut Daemon) -> Result<()> {
     let logs = daemon.logs().join("stop");
     fs::create_dir(&logs)
@@ -42,8 +42,9 @@ pub(crate) fn show(daemon: &mut Daemon) -> Result<()> {
     let ctr = daemon.ctr(CRI_NAMESPACE);
     ctr.ok(&["task", "kill", "--signal", "SIGTERM", &container])?;
     let record = format!("/run/boathook/{CRI_NAMESPACE}/{container}/lifecycle.json");
-    wait::until("the preStop hook", PATIENCE, || {
-        Ok(fs::read_to_string(&record).unwrap_or_default().contains("hookStarted").then_some(()))
+    // One of three seconds is over then.
+    wait::until("SIGTERM, after the preStop hook", PATIENCE, || {
+        Ok(fs::read_to_string(&record).unwrap_or_default().contains("signalled").then_some(()))
     })?;
     daemon.kill()?;
     wait::gone(pid, PATIENCE)?;
@@ -59,7 +60,7 @@ pub(crate) fn show(daemon: &mut Daemon) -> Result<()> {
     ensure_eq!(code, 137, "exit code after the stop");
     println!(
         "\nA container that ignores SIGTERM, with a preStop hook of 1 s and a grace period of 3 s, was told to stop,\n\
-         and containerd was killed while the hook ran. The container ended {:.1} s after the stop began; the\n\
+         and containerd was killed in the middle of it, after SIGTERM. The container ended {:.1} s after the stop began; the\n\
          containerd that was started then knows its exit code, {code}.",
         took.as_secs_f64()
     );
