@@ -1,9 +1,12 @@
 //! The end of a cgroup: nobody gets away, nothing is left.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use boathook_runtime::ErrorKind;
 use boathook_runtime::cgroup::{Cgroup, Join, Mode};
+use rustix::fs::{CWD, FileType, Mode as Permissions, makedev, mknodat};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::support::{Arena, Child, deadline, on_each};
@@ -25,9 +28,14 @@ fn comet_limits(arena: &Arena) -> &'static str {
     if arena.hierarchies.mode() == Mode::V2 { "{}" } else { r#"{"pids":{"limit":20}}"# }
 }
 
-fn kill_comets(group: &Cgroup, join: &Join) {
+fn comets(join: &Join) -> Vec<Child> {
     let comets: Vec<_> = (0..4).map(|_| Child::shell(join, COMET)).collect();
     comets.iter().for_each(Child::await_output);
+    comets
+}
+
+fn kill_comets(group: &Cgroup, join: &Join) {
+    let comets = comets(join);
     group.kill_all(deadline()).unwrap();
     assert!(group.pids(true).unwrap().is_empty());
     for comet in comets {
@@ -54,6 +62,60 @@ fn respawning_processes_do_not_escape_without_cgroup_kill() {
         kill_comets(&group, &v1_only(group.join_files().unwrap()));
         arena.assert_clean();
     });
+}
+
+/// The same on v2 as before Linux 5.14, which brought `cgroup.kill`: v2's own freezer, whether it is
+/// alone or beside v1. Seen red without the fallback of `kill_at_once`.
+#[test]
+fn v2_without_its_file_for_killing_is_frozen_and_signalled() {
+    on_each(|arena| {
+        let group = arena.create("c", comet_limits(arena));
+        let gone = Gone::new(&arena.v2_dir("c/cgroup.kill"));
+        let error = std::fs::write(&gone.0, "1").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV), "{error}");
+        let join = group.join_files().unwrap();
+        let frozen = Child::shell(&join, "exec sleep 1000");
+        group.freeze(deadline()).unwrap();
+        let killed = group.kill_all(deadline());
+        // Nobody could clean up after a failure.
+        let _ = group.thaw();
+        killed.unwrap();
+        frozen.wait();
+        let comets = comets(&join);
+        group.kill_all(deadline()).unwrap();
+        assert!(group.pids(true).unwrap().is_empty());
+        for comet in comets {
+            comet.wait();
+        }
+        drop(gone);
+        group.delete(deadline()).unwrap();
+        arena.assert_clean();
+    });
+}
+
+/// A file of the kernel that cannot be opened, as if it were not there: covered by a device that
+/// no driver serves.
+struct Gone(PathBuf);
+
+impl Gone {
+    fn new(file: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let node = dir.path().join("node");
+        let served = std::fs::read_to_string("/proc/misc").unwrap();
+        let served =
+            |minor: &u32| served.lines().any(|l| l.trim().starts_with(&format!("{minor} ")));
+        let minor = (0..255).find(|minor| !served(minor)).unwrap();
+        let mode = Permissions::RUSR | Permissions::WUSR;
+        mknodat(CWD, &node, FileType::CharacterDevice, mode, makedev(10, minor)).unwrap();
+        mount_bind(&node, file).unwrap();
+        Self(file.to_owned())
+    }
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
 }
 
 /// Red if a paused container cannot be ended.

@@ -71,6 +71,13 @@ impl Arena {
         self.bases().remove(0).join(name)
     }
 
+    /// A directory of the arena in the v2 hierarchy.
+    pub(crate) fn v2_dir(&self, name: &str) -> PathBuf {
+        let layout = self.hierarchies.layout();
+        let v2 = layout.v2_index().unwrap_or_else(|| panic!("this test needs cgroup v2"));
+        layout.mounts[v2].mount_point.join(&self.base).join(name)
+    }
+
     /// An absolute cgroups path in the arena.
     pub(crate) fn path(&self, name: &str) -> String {
         if self.base.is_empty() { format!("/{name}") } else { format!("/{}/{name}", self.base) }
