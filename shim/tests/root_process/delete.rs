@@ -122,3 +122,27 @@ fn an_exit_that_the_server_saw_survives_its_death() {
     assert_eq!((answer.exit_status, answer.exited_at), (1, exit.exited_at));
     assert_eq!(leftovers(&bundle), [""; 0]);
 }
+
+/// Somebody on the host looks into the root while the container goes, and there is a mount on it that
+/// nobody asked for. Red if Delete waits for either or fails: then the daemon's next attempt finds
+/// nothing, and the server stays. Seen red with `MNT_DETACH` taken from `unmount_rootfs` (EBUSY).
+#[test]
+fn a_root_that_is_in_use_is_unmounted_all_the_same() {
+    let bundle = Bundle::new(&["-v"]);
+    let server = bundle.serve();
+    running(&bundle, &server);
+    let wait = WaitRequest { id: bundle.id.clone(), ..WaitRequest::default() };
+    let _: WaitResponse = server.call("Wait", &wait);
+    let rootfs = bundle.path().join("rootfs");
+    let in_use = fs::File::open(rootfs.join("shim")).unwrap();
+    let directory = fs::File::open(&rootfs).unwrap();
+    fs::create_dir(rootfs.join("more")).unwrap();
+    rustix::mount::mount_bind("/dev", rootfs.join("more")).unwrap();
+    let request = DeleteRequest { id: bundle.id.clone(), ..DeleteRequest::default() };
+    let answer: DeleteResponse = server.call("Delete", &request);
+    assert_eq!(answer.exit_status, 0);
+    assert_eq!(leftovers(&bundle), [""; 0]);
+    assert_eq!(fs::read_dir(&rootfs).unwrap().count(), 0, "what is below the mount");
+    // For who holds them they are what they were.
+    assert!(in_use.metadata().unwrap().len() > 0 && directory.metadata().unwrap().is_dir());
+}

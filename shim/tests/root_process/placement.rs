@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -12,6 +13,7 @@ use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CoreSchedulingScope, core_scheduling_cookie};
+use serde_json::json;
 
 use crate::support::{Bundle, SOON, Server, alive, eventually, fifo, run, wait_gone};
 use crate::task::task;
@@ -71,6 +73,51 @@ fn the_server_runs_in_the_cgroup_of_the_options() {
     assert_eq!(inside.count(), cgroup.dirs.len(), "{membership}");
     kill_process(pid, Signal::TERM).unwrap();
     wait_gone(pid);
+}
+
+/// Before 2.1, containerd sends what is created in a user namespace an option message with the two
+/// ids of its streams and nothing else. Seen red without `or` of `create_request`: the state was in
+/// /run/boathook.
+#[test]
+fn a_container_in_a_user_namespace_keeps_the_groups_options() {
+    let bundle = Bundle::new(&["-info"]);
+    let mut config = bundle.config(&["-info"]);
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    bundle.write_config(&config);
+    let rootfs = bundle.path().join("rootfs");
+    for path in [&rootfs, &rootfs.join("shim")] {
+        std::os::unix::fs::chown(path, Some(100_000), Some(100_000)).unwrap();
+    }
+    let root = bundle.path().join("state");
+    let group = Options { root: root.to_str().unwrap().to_owned(), ..Options::default() };
+    let output = bundle.start_with(&stdin(&bundle, &group));
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let server = Server::connect(&fs::read_to_string(bundle.path().join("address")).unwrap());
+    let own = Options { io_uid: 4321, io_gid: 4322, ..Options::default() };
+    let input = fifo(bundle.path(), "in");
+    let request = CreateTaskRequest {
+        id: bundle.id.clone(),
+        bundle: bundle.path().to_str().unwrap().to_owned(),
+        options: Some(any(&own)).into(),
+        stdin: input.to_str().unwrap().to_owned(),
+        ..CreateTaskRequest::default()
+    };
+    let created: CreateTaskResponse = server.call("Create", &request);
+    let state = root.join(&bundle.namespace).join(&bundle.id).join("state.json");
+    assert!(state.exists(), "{}", state.display());
+    let map = fs::read_to_string(format!("/proc/{}/uid_map", created.pid)).unwrap();
+    assert!(map.contains("100000"), "{map}");
+    // Nobody in there has these ids, so that init cannot give the pipe away.
+    let pipe = fs::metadata(format!("/proc/{}/fd/0", created.pid)).unwrap();
+    assert_eq!((pipe.uid(), pipe.gid()), (4321, 4322));
+    let task = task(&server, &bundle);
+    task.kill(9);
+    task.wait("");
+    task.delete("");
+    assert!(!state.exists(), "the state of a deleted container");
 }
 
 #[test]
