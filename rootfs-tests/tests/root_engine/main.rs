@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         ("cgroups", cgroups::TESTS),
         ("clocks", clocks::TESTS),
         ("devices", devices::TESTS),
+        ("escapes", escapes::TESTS),
         ("escapes::images", escapes::images::TESTS),
         ("escapes::neighbours", escapes::neighbours::TESTS),
         ("escapes::races", races),

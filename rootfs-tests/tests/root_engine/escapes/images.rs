@@ -93,7 +93,7 @@ fn the_way_to_proc_is_a_link(arena: &Arena) {
 
 /// CVE-2026-41579, CVE-2026-47766: nodes, links and files of /dev are made through descriptors
 /// below the root. Seen red with `paths::rules` returning 0. (That mutant works on the real root of
-/// the machine; try it where nothing is lost.)
+/// the machine; try it in a mount namespace on an overlay of that.)
 fn dev_is_a_link_to_the_host(arena: &Arena) {
     let target = Target::new(arena);
     // Where the target's path exists in the image too, the link is good, and leads there.
@@ -195,7 +195,8 @@ fn null_is_a_file_of_the_host(arena: &Arena) {
 
 /// CVE-2025-52565: the terminal comes from a real devpts and is mounted by descriptor. Three layers
 /// hold here (no links, the check in `console::open`, the kernel's own rule for ptmx nodes): it stays
-/// green without the check alone, and turns red if a file of the trap is used as a terminal.
+/// green without the check alone, and was seen red with all three gone (nothing asked of what was
+/// opened, and the file itself as the terminal): the container was created.
 fn the_terminals_directory_is_a_trap(arena: &Arena) {
     let target = Target::new(arena);
     let trap = arena.make_dir("pts");

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::support::arena::UNPREPARED;
 use crate::support::{Arena, Case, census, mountinfo, tests};
 
 tests!(
@@ -20,7 +21,8 @@ tests!(
     masked_and_read_only_paths,
     masks_with_a_null_device_that_changes,
     devices_and_their_directory,
-    the_console_and_its_directory,
+    the_terminals_directory,
+    the_console,
 );
 
 /// What the rest of this program sees of them.
@@ -37,12 +39,14 @@ pub(crate) fn wanted() -> bool {
     std::env::var_os(VARIABLE).is_some()
 }
 
-/// Red if one of them is.
+/// Red if one of them is. As in the first container of a shim, the host's mounts are there until the
+/// root is changed: without them there is less to reach.
 fn all_at_once(_: &Arena) {
     let program = std::env::current_exe().unwrap();
     let race = |(name, _): &(&'static str, _)| {
         let mut command = Command::new(&program);
-        command.args([&format!("escapes::races::{name}"), "--exact"]).env(VARIABLE, "1");
+        command.args([&format!("escapes::races::{name}"), "--exact"]);
+        command.envs([(VARIABLE, "1"), (UNPREPARED, "1")]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         (*name, command.spawn().unwrap())
     };
@@ -55,12 +59,13 @@ fn all_at_once(_: &Arena) {
     }
 }
 
-/// Runs `round` again and again while another thread exchanges the two names as fast as it can.
-/// Returns how often each happened, and that both did is checked here.
-fn while_swapping(one: &Path, other: &Path, mut round: impl FnMut()) {
+/// Runs `round` again and again while another thread exchanges the two names as fast as it can; in
+/// the end they are what they were.
+/// Checks that both happened often, and that some rounds made a container: refusing all is no feat.
+fn while_swapping(one: &Path, other: &Path, mut round: impl FnMut() -> bool) {
     let stop = AtomicBool::new(false);
     let swaps = AtomicU64::new(0);
-    let mut rounds = 0;
+    let (mut rounds, mut made) = (0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
@@ -71,7 +76,7 @@ fn while_swapping(one: &Path, other: &Path, mut round: impl FnMut()) {
         let end = Instant::now() + RACE;
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             while Instant::now() < end {
-                round();
+                made += u64::from(round());
                 rounds += 1;
             }
         }));
@@ -82,6 +87,10 @@ fn while_swapping(one: &Path, other: &Path, mut round: impl FnMut()) {
     });
     let swaps = swaps.into_inner();
     assert!(rounds >= 5 && swaps > 10 * rounds, "{rounds} rounds and {swaps} swaps");
+    assert!(made > 0, "none of {rounds} rounds made a container");
+    if swaps % 2 == 1 {
+        renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+    }
 }
 
 /// A directory of the host with a file in it, which nobody may change.
@@ -123,7 +132,7 @@ fn mount_points_of_a_shared_volume(arena: &Arena) {
     let (dir, link) = (volume.join("dir"), volume.join("link"));
     let inside = target.to_str().unwrap();
     while_swapping(&dir, &link, || {
-        match case.create() {
+        let made = match case.create() {
             Ok(live) => {
                 let table = mountinfo::parse(&live.proc("mountinfo"));
                 let places: Vec<&str> = table
@@ -134,11 +143,16 @@ fn mount_points_of_a_shared_volume(arena: &Arena) {
                 let fine = ["/vol/dir", "/vol/link", inside];
                 assert!(places.len() == 1 && fine.contains(&places[0]), "{places:?}");
                 live.delete();
+                true
             }
             // To lose is to be refused.
-            Err(error) => assert!(error.to_string().contains("/vol/dir"), "{error}"),
-        }
+            Err(error) => {
+                assert!(error.to_string().contains("/vol/dir"), "{error}");
+                false
+            }
+        };
         assert_untouched(&target);
+        made
     });
 }
 
@@ -153,9 +167,9 @@ fn missing_mount_points_of_a_shared_volume(arena: &Arena) {
     case.bind(&target.join("file"), "/vol/dir/other/name", &["rbind", "ro"]);
     let (dir, link) = (volume.join("dir"), volume.join("link"));
     while_swapping(&dir, &link, || {
-        if let Ok(live) = case.create() {
+        let made = case.create().map(|live| {
             live.delete();
-        }
+        });
         assert_untouched(&target);
         for made in [&dir, &link] {
             if fs::symlink_metadata(made).is_ok_and(|found| found.is_dir()) {
@@ -164,33 +178,40 @@ fn missing_mount_points_of_a_shared_volume(arena: &Arena) {
             }
         }
         let _ = fs::remove_dir_all(case.file(target.to_str().unwrap()));
+        made.is_ok()
     });
 }
 
-/// CVE-2025-31133, the racing form: the object that masks is never looked up in the container, and
-/// what is masked is covered where it was found.
+/// CVE-2025-31133, the racing form: what is covered is what was found. All that is masked is a
+/// directory by the one name and a file by the other, and neither can be mounted on the other. Seen
+/// red with a second look for the target in `Covers::mask`: there it was the other.
 fn masked_and_read_only_paths(arena: &Arena) {
     let target = precious(arena);
     let mut case = arena.sh("true");
-    let dir = case.file("/work");
-    fs::create_dir_all(dir.join("dir")).unwrap();
-    fs::write(dir.join("dir/secret"), "secret").unwrap();
-    symlink(&target, dir.join("link")).unwrap();
-    case.config["linux"]["maskedPaths"] = serde_json::json!(["/work/dir/secret", "/work/dir/file"]);
+    let work = case.file("/work");
+    let paths: Vec<_> = (0..8).map(|number| format!("/work/dir/{number}")).collect();
+    fs::create_dir_all(work.join("other")).unwrap();
+    for path in &paths {
+        fs::create_dir_all(case.file(path)).unwrap();
+        fs::write(case.file(&path.replace("dir", "other")), "secret").unwrap();
+    }
+    symlink("other", work.join("link")).unwrap();
+    case.config["linux"]["maskedPaths"] = serde_json::json!(paths);
     case.config["linux"]["readonlyPaths"] = serde_json::json!(["/work/dir"]);
-    while_swapping(&dir.join("dir"), &dir.join("link"), || {
-        if let Ok(live) = case.create() {
-            let table = mountinfo::parse(&live.proc("mountinfo"));
-            for entry in table.iter().filter(|entry| entry.root == "/null") {
-                assert!(entry.point.starts_with("/work/") || entry.point.starts_with("/proc/"));
-            }
-            live.delete();
-        }
+    while_swapping(&work.join("dir"), &work.join("link"), || {
+        let live = case.create().unwrap();
+        let table = mountinfo::parse(&live.proc("mountinfo"));
+        let below = |entry: &&mountinfo::Entry| entry.point.starts_with("/work/");
+        assert_eq!(table.iter().filter(below).count(), paths.len() + 1, "{table:#?}");
+        live.delete();
         assert_untouched(&target);
+        true
     });
 }
 
-/// CVE-2026-41579, the racing form: nodes are made in a directory that is held open.
+/// CVE-2026-41579, the racing form: nodes are made in a directory that is held open. Seen red with
+/// paths looked up from the root's descriptor without any of the rules of `paths::rules`: the nodes
+/// were the host's.
 fn devices_and_their_directory(arena: &Arena) {
     let target = precious(arena);
     let mut case: Case<'_> = arena.case(&["/bin/busybox", "true"]);
@@ -205,10 +226,11 @@ fn devices_and_their_directory(arena: &Arena) {
     let (dev, link) = (plain.join("dev"), plain.join("link"));
     symlink(&target, &link).unwrap();
     while_swapping(&dev, &link, || {
-        if let Ok(live) = case.create() {
+        let made = case.create().map(|live| {
             live.delete();
-        }
+        });
         assert_untouched(&target);
+        made.is_ok()
     });
 }
 
@@ -228,50 +250,61 @@ fn masks_with_a_null_device_that_changes(arena: &Arena) {
     case.config["linux"]["maskedPaths"] = serde_json::json!(["/etc/secret", "/proc/interrupts"]);
     let null = fs::metadata("/dev/null").unwrap().rdev();
     while_swapping(&dev.join("null"), &dev.join("link"), || {
-        if let Ok(live) = case.create() {
+        let made = case.create().map(|live| {
             for path in ["/etc/secret", "/proc/interrupts"] {
                 assert_eq!(fs::metadata(live.inside(path)).unwrap().rdev(), null, "{path}");
             }
             live.delete();
-        }
+        });
         assert_untouched(&target);
+        made.is_ok()
     });
 }
 
-/// CVE-2025-52565, the racing form: the terminal is the one that was made, whatever /dev/pts and
-/// /dev/console are meanwhile, and it is mounted nowhere else. Red if the slave is opened by its
-/// name, or the console's place is looked up twice.
-fn the_console_and_its_directory(arena: &Arena) {
+/// CVE-2025-52565, the racing form: the terminal is the one that was made, whatever /dev/pts is
+/// meanwhile. Red if the slave is opened by its name.
+fn the_terminals_directory(arena: &Arena) {
+    terminals_while_swapping(arena, "pts");
+}
+
+/// The same with /dev/console: the terminal is mounted there and nowhere else. Seen red with links
+/// followed on the way to it: it was mounted where they led.
+fn the_console(arena: &Arena) {
+    terminals_while_swapping(arena, "console");
+}
+
+/// Makes containers with terminals while a name in their /dev changes places with a link.
+fn terminals_while_swapping(arena: &Arena, name: &str) {
     let target = precious(arena);
     let dev = arena.make_dir("dev");
-    for (dir, link) in [("pts", "pts.link"), ("shm", "shm.link")] {
+    for dir in ["pts", "shm"] {
         fs::create_dir(dev.join(dir)).unwrap();
-        symlink(&target, dev.join(link)).unwrap();
     }
     fs::write(dev.join("console"), "").unwrap();
-    symlink(target.join("file"), dev.join("console.link")).unwrap();
+    let leads_to = if name == "pts" { target.clone() } else { target.join("file") };
+    let link = dev.join("link");
+    symlink(leads_to, &link).unwrap();
     let mut case = arena.sleeper();
     case.without_mount("/dev");
     case.bind(&dev, "/dev", &["rbind", "dev"]);
     case.config["mounts"].as_array_mut().unwrap().rotate_right(1);
     case.config["process"]["terminal"] = serde_json::json!(true);
     also_inside(&case, &target);
-    for name in ["pts", "console"] {
-        while_swapping(&dev.join(name), &dev.join(format!("{name}.link")), || {
-            if let Ok(live) = case.create_with(boathook_runtime::Stdio::Terminal) {
-                let tty = fs::metadata(format!("/proc/{}/fd/0", live.process.pid())).unwrap();
-                let major = rustix::fs::major(tty.rdev());
-                assert!((136..144).contains(&major), "the terminal has major number {major}");
-                let table = mountinfo::parse(&live.proc("mountinfo"));
-                let console = |it: &&mountinfo::Entry| it.kind == "devpts" && it.root != "/";
-                for entry in table.iter().filter(console) {
-                    assert!(entry.point.starts_with("/dev/console"), "{entry:?}");
-                }
-                live.delete();
-            }
-            assert_untouched(&target);
+    while_swapping(&dev.join(name), &link, || {
+        let made = case.create_with(boathook_runtime::Stdio::Terminal).map(|live| {
+            let tty = fs::metadata(format!("/proc/{}/fd/0", live.process.pid())).unwrap();
+            let major = rustix::fs::major(tty.rdev());
+            assert!((136..144).contains(&major), "the terminal has major number {major}");
+            let table = mountinfo::parse(&live.proc("mountinfo"));
+            let terminals = table.iter().filter(|it| it.kind == "devpts" && it.root != "/");
+            let places: Vec<_> = terminals.map(|entry| entry.point.as_str()).collect();
+            // The mount goes along when its place changes its name.
+            assert!(matches!(places[..], ["/dev/console" | "/dev/link"]), "{places:?}");
+            live.delete();
         });
-    }
+        assert_untouched(&target);
+        made.is_ok()
+    });
 }
 
 /// Where the links lead inside, there is the same, so that to follow one does not simply fail.

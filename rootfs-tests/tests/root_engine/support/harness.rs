@@ -1,6 +1,6 @@
 //! Runs the tests one after the other, each between two censuses.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::rc::Rc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -51,4 +51,16 @@ fn play(test: Test) -> Result<(), Failed> {
     arena.end();
     before.assert_same(&ground);
     Ok(())
+}
+
+/// Runs this program once more with `variables` set; red if a test of it is, or if there are not
+/// more than `least`.
+pub(crate) fn again(variables: &[&str], arguments: &[&str], least: usize) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(arguments).envs(variables.iter().map(|name| (name, "1")));
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let passed = text.lines().filter(|line| line.ends_with(" ok")).count();
+    assert!(output.status.success(), "{text}");
+    assert!(passed > least, "only {passed} tests were run:\n{text}");
 }
