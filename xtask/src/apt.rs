@@ -34,6 +34,8 @@ pub(crate) const ROOT: &[Need] = &[
     need("ip", "iproute2", "network namespaces of the tests"),
     need("dpkg-deb", "dpkg", "unpacks packages into private directories"),
     need("mount", "mount", "looks at mounts"),
+    need("mkfs.ext4", "e2fsprogs", "the file system that layers are measured on"),
+    need("/usr/bin/python3", "python3", "its reader of archives is what ours is compared with"),
     need(
         "/usr/lib/x86_64-linux-gnu/libseccomp.so.2",
         "libseccomp2",

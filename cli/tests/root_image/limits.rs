@@ -50,3 +50,18 @@ fn root_bombs_are_small_in_memory_and_end_at_a_limit() {
         yard.good("rm -r out/i; ulimit -d 24576; exec $B image unpack --sync none image out/i");
     }
 }
+
+/// Red when entries are kept in memory, or the limit on them is not what ends it.
+#[test]
+fn root_a_bomb_of_inodes_ends_at_a_limit() {
+    let yard = Yard::new();
+    let names = (0..40_000).map(|at| format!("d/{at}"));
+    let archive = names.fold(base(), |archive, name| archive.file(&name, "")).bytes();
+    let layout = Layout { blobs: vec![Blob::new(&archive, Pack::Gzip)] };
+    assert!(layout.blobs[0].bytes.len() * 40 < archive.len(), "it is no bomb");
+    let error = yard.unpack(&layout, "--max-entries 30000").unwrap_err();
+    assert!(error.contains("more than the limit entries = 30000"), "{error}");
+    yard.good("ulimit -d 24576; exec $B image unpack --sync none image out/i");
+    let there = std::fs::read_dir(yard.path("out/i/layers/0/d")).unwrap().count();
+    assert!(there >= 40_000, "{there}");
+}

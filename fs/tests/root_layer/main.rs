@@ -6,7 +6,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod everything;
 mod hostile;
+mod lists;
 mod oracle;
 mod snapshot;
 mod tarball;
