@@ -4,6 +4,9 @@
 // The whole file is tests, helpers included.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod corpus;
+#[path = "../../../fs/tests/root_layer/everything.rs"]
+mod everything;
 #[path = "../../../cli/tests/root_image/layout.rs"]
 mod layout;
 mod pulls;
@@ -94,6 +97,11 @@ fn pulls(release: Release) {
     ] {
         layout.write(&dir.path().join(name));
     }
+    // Once is enough: it is ours that is compared, not the daemon.
+    let corpus = release == Release::Sid;
+    if corpus {
+        corpus::layout(dir.path()).write(&dir.path().join("corpus"));
+    }
     let (registry, holder) = Registry::start(dir.path());
 
     let mut daemon = Daemon::with_differ(release).unwrap();
@@ -136,6 +144,11 @@ fn pulls(release: Release) {
     trees::assert_hides(&seen, &["seen"], &["dir", "dir/new"]);
     assert_eq!(pulls::by_ctr(&daemon, &registry, release), unpackd.applied() - 3);
     pulls::across_restarts(&mut daemon, &mut unpackd, &registry, &holder);
+    let corpus = corpus.then(|| {
+        pull(&daemon, "corpus").unwrap();
+        assert_eq!(unpackd.applied(), 3, "{}", unpackd.log());
+        trees::of(&daemon).pop().unwrap()
+    });
     unpackd.end().unwrap();
     daemon.end().unwrap();
 
@@ -143,6 +156,10 @@ fn pulls(release: Release) {
     registry.introduce(&stock);
     pull(&stock, "whole").unwrap();
     trees::assert_same(&ours, &trees::of(&stock));
+    if let Some(ours) = corpus {
+        pull(&stock, "corpus").unwrap();
+        trees::assert_same_but_root(&ours, &trees::of(&stock).pop().unwrap());
+    }
     stock.end().unwrap();
     before.assert_same().unwrap();
 }
