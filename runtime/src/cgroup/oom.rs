@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// tells which. Register it before the first task is in the cgroup.
 #[derive(Debug)]
 pub struct OomWatch {
-    /// v1: an eventfd. v2: an inotify descriptor on `memory.events`.
+    /// v1: an eventfd. v2: an inotify descriptor on `memory.events` and on the directory above.
     event: OwnedFd,
     source: Source,
 }
@@ -80,6 +80,13 @@ fn watch_v2(at: At<'_>) -> Result<OomWatch> {
     let path = format!("/proc/self/fd/{}", events.as_raw_fd());
     inotify::add_watch(&event, path, inotify::WatchFlags::MODIFY)
         .map_err(|errno| Error::sys("watching memory.events", errno))?;
+    // Nothing happens to the file when its directory goes, but to the directory above.
+    let above = at.path.rsplit_once('/').map_or(".", |(above, _)| above);
+    let parent = file::open_dir_path(at.root, above)
+        .map_err(|errno| at.error("opening the parent", name, errno))?;
+    let path = format!("/proc/self/fd/{}", parent.as_raw_fd());
+    inotify::add_watch(&event, path, inotify::WatchFlags::DELETE | inotify::WatchFlags::ONLYDIR)
+        .map_err(|errno| Error::sys("watching the parent of a cgroup", errno))?;
     let last = oom_kills(events.as_fd()).map_err(|errno| at.error("reading", name, errno))?;
     Ok(OomWatch { event, source: Source::V2 { events, last } })
 }

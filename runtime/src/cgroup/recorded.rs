@@ -100,21 +100,35 @@ fn empty_leaf(tree: &Tree, controllers: &str) {
     tree.file("a/leaf/cgroup.subtree_control", "\n");
 }
 
+/// What the root and `a` could hand on; `a` has these processes of its own.
+fn parents(tree: &Tree, controllers: &str, pids: &str) {
+    tree.file("cgroup.controllers", controllers);
+    tree.file("a/cgroup.controllers", controllers);
+    tree.file("a/cgroup.type", "domain\n");
+    tree.file("a/cgroup.procs", pids);
+}
+
 /// Red if a parent on the way is left out, or what the leaf has is asked for again.
 #[test]
 fn missing_controllers_are_switched_on_from_the_top() {
     let tree = Tree::v2("cpu io memory pids");
     empty_leaf(&tree, "cpu pids\n");
+    parents(&tree, "cpuset cpu io memory pids\n", "");
     let mut root = tree.fifo("cgroup.subtree_control");
     let mut parent = tree.fifo("a/cgroup.subtree_control");
     create(&tree, PRIVILEGED).unwrap();
     for fifo in [&mut root, &mut parent] {
-        assert_eq!(fifo.written(), "+memory+io");
+        assert_eq!(fifo.written(), "+memory +io");
     }
     // Nothing is missing: nothing is written.
     tree.file("a/leaf/cgroup.controllers", "cpuset cpu io memory pids\n");
     create(&tree, PRIVILEGED).unwrap();
     assert_eq!((root.written(), parent.written()), (String::new(), String::new()));
+    // One with processes would become a tree of threads: it hands nothing on.
+    empty_leaf(&tree, "cpu pids\n");
+    parents(&tree, "cpuset cpu io memory pids\n", "17\n");
+    create(&tree, PRIVILEGED).unwrap();
+    assert_eq!((root.written(), parent.written()), ("+memory +io".to_owned(), String::new()));
 }
 
 /// Red if a hybrid host's v2 root is written to, or more is switched on than is needed.
@@ -122,6 +136,7 @@ fn missing_controllers_are_switched_on_from_the_top() {
 fn a_hybrid_host_keeps_its_root() {
     let mut tree = Tree::v2("hugetlb misc");
     empty_leaf(&tree, "\n");
+    parents(&tree, "hugetlb misc\n", "");
     tree.file("a/leaf/hugetlb.2MB.max", "");
     let devices = tree.dir.path().join("devices");
     fs::create_dir_all(devices.join("a/leaf")).unwrap();

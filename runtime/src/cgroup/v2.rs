@@ -4,7 +4,9 @@
 
 use nix::errno::Errno;
 
-use super::controller::Controllers;
+use std::os::fd::BorrowedFd;
+
+use super::controller::{Controller, Controllers};
 use super::devices::{self, Loaded};
 use super::file;
 use super::group::{At, Cgroup};
@@ -89,20 +91,38 @@ fn enable(at: At<'_>, wanted: Controllers, from_root: bool) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let root = from_root.then_some("cgroup.subtree_control".to_owned());
-    let parents = at.path.match_indices('/');
-    let parents = parents.map(|(i, _)| format!("{}/cgroup.subtree_control", &at.path[..i]));
-    for file in root.into_iter().chain(parents) {
-        for controller in &missing {
-            let value = format!("+{}", controller.v2_name());
-            match file::write(at.root, &file, &value) {
-                // ENOENT: not available here, as an ancestor's owner decided; EBUSY: that
-                // cgroup has processes of its own; EOPNOTSUPP: it is threaded. A limit that
-                // needs the controller will say so by the name of its field.
-                Ok(()) | Err(Errno::ENOENT | Errno::EBUSY | Errno::EOPNOTSUPP) => {}
-                Err(errno) => return Err(Error::sys(format!("writing {value} to {file}"), errno)),
-            }
-        }
+    let root = from_root.then_some("");
+    let parents = at.path.match_indices('/').map(|(end, _)| &at.path[..end]);
+    root.into_iter().chain(parents).try_for_each(|parent| switch_on(at.root, parent, &missing))
+}
+
+/// Has one cgroup hand on those of `wanted` that it has, all in one write.
+///
+/// One that has processes of its own is passed over. It would take the controllers that can be
+/// divided among threads, and by that make every cgroup below it one that takes no process
+/// (Documentation/admin-guide/cgroup-v2.rst, "Threads"). A limit that needs a controller which is
+/// not handed on says so by the name of its field.
+fn switch_on(root: BorrowedFd<'_>, parent: &str, wanted: &[Controller]) -> Result<()> {
+    let at = At { root, path: parent };
+    let name = |file: &str| if parent.is_empty() { file.to_owned() } else { at.file(file) };
+    let file = name("cgroup.controllers");
+    let have = file::read(root, &file).map_err(|e| Error::sys(format!("reading {file}"), e))?;
+    let have = Controllers::parse_v2(&have);
+    let wanted: Vec<_> = wanted
+        .iter()
+        .filter(|controller| have.contains(**controller))
+        .map(|controller| format!("+{}", controller.v2_name()))
+        .collect();
+    // The true root, which may have processes and hand on controllers, has no type.
+    let inner = file::exists(root, &name("cgroup.type")).unwrap_or(true);
+    let occupied = || file::read(root, &name("cgroup.procs")).map_or(true, |pids| !pids.is_empty());
+    if wanted.is_empty() || inner && occupied() {
+        return Ok(());
     }
-    Ok(())
+    let (file, value) = (name("cgroup.subtree_control"), wanted.join(" "));
+    match file::write(root, &file, &value) {
+        // ENOENT: taken away meanwhile; EBUSY: a process came; EOPNOTSUPP: it is threaded.
+        Ok(()) | Err(Errno::ENOENT | Errno::EBUSY | Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(Error::sys(format!("writing {value} to {file}"), errno)),
+    }
 }

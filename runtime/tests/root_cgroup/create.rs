@@ -3,44 +3,60 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use boathook_runtime::ErrorKind;
 use boathook_runtime::cgroup::{Cgroup, CgroupRecord, Join, Mode};
 
+use super::bpf;
 use super::support::{Arena, Child, deadline, on_each};
 
 /// Red if a limit is lost, lands in the wrong file, or is written in an order the kernel refuses.
 #[test]
 fn limits_are_in_place_before_any_task() {
     let arena = Arena::new();
+    // Only v1 has it, and v2 refuses it by name: a test without a cgroup.
+    let swappiness = arena.either(r#","swappiness":10"#, "");
     let group = arena.create(
         "c",
-        r#"{"cpu":{"shares":512,"period":50000,"quota":20000,"burst":1000,"cpus":"0","mems":"0"},
-            "memory":{"limit":33554432,"swap":67108864,"reservation":16777216,"swappiness":10},
-            "pids":{"limit":7},
-            "devices":[{"allow":false,"access":"rwm"},
-                       {"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]}"#,
+        &format!(
+            r#"{{"cpu":{{"shares":512,"period":50000,"quota":20000,"burst":1000,"cpus":"0","mems":"0"}},
+            "memory":{{"limit":33554432,"swap":67108864,"reservation":16777216{swappiness}}},
+            "pids":{{"limit":7}},
+            "devices":[{{"allow":false,"access":"rwm"}},
+                       {{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}}]}}"#
+        ),
     );
-    let want = [
-        ("cpu", "cpu.shares", "512"),
-        ("cpu", "cpu.cfs_period_us", "50000"),
-        ("cpu", "cpu.cfs_quota_us", "20000"),
-        ("cpu", "cpu.cfs_burst_us", "1000"),
-        ("cpuset", "cpuset.cpus", "0"),
-        ("cpuset", "cpuset.mems", "0"),
-        ("memory", "memory.limit_in_bytes", "33554432"),
-        ("memory", "memory.memsw.limit_in_bytes", "67108864"),
-        ("memory", "memory.soft_limit_in_bytes", "16777216"),
-        ("memory", "memory.swappiness", "10"),
-        ("pids", "pids.max", "7"),
-    ];
-    for (controller, file, value) in want {
-        assert_eq!(arena.text(controller, &format!("c/{file}")), value, "{file}");
+    arena.assert_limits(
+        "c",
+        &[
+            ("cpu", ("cpu.shares", "512"), ("cpu.weight", "59")),
+            ("cpu", ("cpu.cfs_period_us", "50000"), ("cpu.max", "20000 50000")),
+            ("cpu", ("cpu.cfs_quota_us", "20000"), ("cpu.max", "20000 50000")),
+            ("cpu", ("cpu.cfs_burst_us", "1000"), ("cpu.max.burst", "1000")),
+            ("cpuset", ("cpuset.cpus", "0"), ("cpuset.cpus", "0")),
+            ("cpuset", ("cpuset.mems", "0"), ("cpuset.mems", "0")),
+            ("memory", ("memory.limit_in_bytes", "33554432"), ("memory.max", "33554432")),
+            // v2 counts swap alone.
+            (
+                "memory",
+                ("memory.memsw.limit_in_bytes", "67108864"),
+                ("memory.swap.max", "33554432"),
+            ),
+            ("memory", ("memory.soft_limit_in_bytes", "16777216"), ("memory.low", "16777216")),
+            ("pids", ("pids.max", "7"), ("pids.max", "7")),
+        ],
+    );
+    if arena.on_v2() {
+        // What the program decides is asked in the module of devices.
+        assert_eq!(bpf::attached(&arena.dir("c")).len(), 1);
+    } else {
+        assert_eq!(arena.text("memory", "c/memory.swappiness"), "10");
+        let devices = arena.text("devices", "c/devices.list");
+        assert!(devices.lines().any(|l| l == "c 10:229 rw"), "{devices}");
+        assert!(devices.lines().any(|l| l == "c 1:3 rwm"), "{devices}");
+        assert!(!devices.contains("a *:*"), "{devices}");
     }
-    let devices = arena.text("devices", "c/devices.list");
-    assert!(devices.lines().any(|l| l == "c 10:229 rw"), "{devices}");
-    assert!(devices.lines().any(|l| l == "c 1:3 rwm"), "{devices}");
-    assert!(!devices.contains("a *:*"), "{devices}");
     assert!(group.pids(true).unwrap().is_empty());
     group.delete(deadline()).unwrap();
     arena.assert_clean();
@@ -69,18 +85,27 @@ fn a_child_is_born_into_every_hierarchy() {
     });
 }
 
-/// Red if a new parent is left without CPUs, or the leaf's own list is overwritten by the parent's.
+/// Red if a new parent is left without CPUs (v1) or with a list of its own (v2), or the leaf's own
+/// list is overwritten by the parent's.
 #[test]
 fn cpusets_take_over_from_the_parent() {
     let arena = Arena::new();
-    let root = fs::read_to_string("/sys/fs/cgroup/cpuset/cpuset.cpus").unwrap();
     let group = arena.create("p/q/leaf", r#"{"cpu":{"cpus":"0"}}"#);
-    assert_eq!(arena.text("cpuset", "p/cpuset.cpus"), root.trim_end());
-    assert_eq!(arena.text("cpuset", "p/q/cpuset.cpus"), root.trim_end());
-    assert_eq!(arena.text("cpuset", "p/q/leaf/cpuset.cpus"), "0");
-    for dir in ["p", "p/q", "p/q/leaf"] {
-        assert_ne!(arena.text("cpuset", &format!("{dir}/cpuset.mems")), "", "{dir}");
+    if arena.on_v2() {
+        for dir in ["p", "p/q"] {
+            // Empty: whatever the parent has, also when that changes.
+            assert_eq!(arena.text("cpuset", &format!("{dir}/cpuset.cpus")), "");
+        }
+        assert_eq!(arena.text("cpuset", "p/q/leaf/cpuset.cpus.effective"), "0");
+    } else {
+        let root = fs::read_to_string("/sys/fs/cgroup/cpuset/cpuset.cpus").unwrap();
+        assert_eq!(arena.text("cpuset", "p/cpuset.cpus"), root.trim_end());
+        assert_eq!(arena.text("cpuset", "p/q/cpuset.cpus"), root.trim_end());
+        for dir in ["p", "p/q", "p/q/leaf"] {
+            assert_ne!(arena.text("cpuset", &format!("{dir}/cpuset.mems")), "", "{dir}");
+        }
     }
+    assert_eq!(arena.text("cpuset", "p/q/leaf/cpuset.cpus"), "0");
     group.delete(deadline()).unwrap();
     arena.assert_clean();
 }
@@ -109,13 +134,15 @@ fn a_refused_limit_undoes_everything() {
 }
 
 /// Red if the hierarchies made before the failing one are left behind. In the
-/// memory hierarchy the name is taken by a file.
+/// memory hierarchy the name is taken by a file; on v2, whose one tree has that file only with
+/// the controller, a directory of this name keeps the controller from being switched on.
 #[test]
 fn a_failure_half_way_through_the_hierarchies_undoes_the_first_half() {
     let arena = Arena::new();
     for name in ["memory.stat", "memory.stat/deeper", "new/memory.stat/deeper"] {
         let error = arena.try_create(name, "{}").unwrap_err();
-        assert!(error.to_string().contains("memory.stat"), "{error}");
+        let named = arena.either("memory.stat", "memory");
+        assert!(error.to_string().contains(named), "{error}");
         arena.assert_clean();
     }
 }
@@ -145,8 +172,13 @@ fn an_empty_leftover_is_taken_over_with_new_limits() {
     let old = r#"{"memory":{"limit":8388608,"swap":8388608}}"#;
     let first = arena.create("c", old);
     let second = arena.create("c", r#"{"memory":{"limit":67108864,"swap":67108864}}"#);
-    assert_eq!(arena.text("memory", "c/memory.limit_in_bytes"), "67108864");
-    assert_eq!(arena.text("memory", "c/memory.memsw.limit_in_bytes"), "67108864");
+    arena.assert_limits(
+        "c",
+        &[
+            ("memory", ("memory.limit_in_bytes", "67108864"), ("memory.max", "67108864")),
+            ("memory", ("memory.memsw.limit_in_bytes", "67108864"), ("memory.swap.max", "0")),
+        ],
+    );
     second.delete(deadline()).unwrap();
     first.delete(deadline()).unwrap();
     arena.assert_clean();
@@ -208,6 +240,47 @@ fn an_existing_cgroup_opens_by_path() {
     });
 }
 
+/// An init that has left its cgroup, which then takes no process.
+struct Moved {
+    /// Where it is now.
+    to: PathBuf,
+    made: PathBuf,
+}
+
+impl Moved {
+    fn away(group: &Cgroup, init: &Child) -> Self {
+        let v2 = group.directories().find(|d| d.is_v2).unwrap();
+        let own = v2.mount_point.join(v2.path);
+        let parent = own.parent().unwrap().to_owned();
+        let passed_on = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap();
+        let (to, made) = if passed_on.trim_end().is_empty() {
+            // Up; then a threaded sibling makes the old place invalid for processes.
+            (parent.clone(), parent.join("threads"))
+        } else {
+            // Down, as systemd does, to hand controllers on from where it was.
+            (own.join("init.scope"), own.join("init.scope"))
+        };
+        if made == to {
+            fs::create_dir(&made).unwrap();
+        }
+        fs::write(to.join("cgroup.procs"), init.pid.to_string()).unwrap();
+        if made == to {
+            fs::write(own.join("cgroup.subtree_control"), "+pids").unwrap();
+        } else {
+            fs::create_dir(&made).unwrap();
+            fs::write(made.join("cgroup.type"), "threaded").unwrap();
+        }
+        Self { to, made }
+    }
+
+    /// What is below the container's own cgroup goes with it.
+    fn undo(&self) {
+        if self.made != self.to {
+            fs::remove_dir(&self.made).unwrap();
+        }
+    }
+}
+
 /// Red if a container that moved its own processes gets no exec any more, or
 /// its exec ends up anywhere but where its init is now.
 #[test]
@@ -215,12 +288,7 @@ fn a_further_process_follows_init_out_of_a_cgroup_that_takes_none() {
     on_each(|arena| {
         let group = arena.create("p/c", "{}");
         let init = Child::sleeper(&group);
-        let v2 = group.directories().find(|d| d.is_v2).unwrap();
-        let parent = v2.mount_point.join(v2.path).parent().unwrap().to_owned();
-        // Init moves; then a threaded sibling makes the old place invalid for processes.
-        fs::write(parent.join("cgroup.procs"), init.pid.to_string()).unwrap();
-        fs::create_dir(parent.join("threads")).unwrap();
-        fs::write(parent.join("threads/cgroup.type"), "threaded").unwrap();
+        let moved = Moved::away(&group, &init);
         let mut join = group.join_files().unwrap();
         let errno = Child::try_shell(&join, "exit").unwrap_err().raw_os_error().unwrap();
         let errno = nix::errno::Errno::from_raw(errno);
@@ -234,7 +302,7 @@ fn a_further_process_follows_init_out_of_a_cgroup_that_takes_none() {
             Join::V2(unified) | Join::Hybrid { unified, .. } => *unified = place,
         }
         let further = Child::shell(&join, "exec sleep 1000");
-        let procs = fs::read_to_string(parent.join("cgroup.procs")).unwrap();
+        let procs = fs::read_to_string(moved.to.join("cgroup.procs")).unwrap();
         assert!(procs.lines().any(|line| line == further.pid.to_string()), "{procs}");
         for child in [&init, &further] {
             rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL)
@@ -243,7 +311,7 @@ fn a_further_process_follows_init_out_of_a_cgroup_that_takes_none() {
         }
         let error = group.birthplace(init.pidfd.as_fd()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-        fs::remove_dir(parent.join("threads")).unwrap();
+        moved.undo();
         group.delete(deadline()).unwrap();
         arena.assert_clean();
         let gone = group.birth_error(nix::errno::Errno::ENODEV);
