@@ -32,6 +32,7 @@ pub(crate) fn step_failure(program: &Program, report: &Report) -> Error {
             let place = place_of(program, tree);
             format!("{}{place}: {}", describe(&step), id_map_cause(report))
         }
+        Some(Step::Label { value, .. }) => label_text(&value.to_string_lossy(), report),
         Some(step @ Step::Birth { .. }) if errno_of(report) == Errno::EAGAIN => {
             let hint = "is linux.resources.pids.limit too low?";
             format!("{}: {} ({hint})", describe(&step), cause(report))
@@ -72,6 +73,17 @@ fn program_text(name: &str, report: &Report) -> String {
     }
 }
 
+/// AppArmor wants a verb before the name of the profile, SELinux the context alone.
+fn label_text(value: &str, report: &Report) -> String {
+    match value.strip_prefix("exec ") {
+        Some(profile) if errno_of(report) == Errno::ENOENT => {
+            format!("process.apparmorProfile: {profile:?} is not loaded")
+        }
+        Some(profile) => format!("process.apparmorProfile: {profile:?}: {}", cause(report)),
+        None => format!("process.selinuxLabel: {value:?}: {}", cause(report)),
+    }
+}
+
 fn kind_of(report: &Report) -> ErrorKind {
     match report.detail {
         detail::NOT_IN_PATH
@@ -102,6 +114,8 @@ fn asks_wrongly(step: &Step<'_>, report: &Report) -> bool {
         Step::MakeDir { .. } | Step::Cwd { .. } | Step::Terminal { .. } => {
             matches!(errno, EISDIR | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR)
         }
+        // A profile that nobody has loaded; a context of no policy.
+        Step::Label { .. } => matches!(errno, ENOENT | EINVAL),
         // An id that the user namespace does not have.
         Step::Identity { .. } => {
             errno == EINVAL && matches!(report.detail, SETRESUID | SETRESGID | SETGROUPS)

@@ -65,13 +65,33 @@ impl Cgroup {
                 }
                 None => error,
             },
+            // v2 accounts for a process's kernel memory from its birth on.
+            Errno::ENOMEM => match at.read("memory.max").as_deref().map(str::trim_end) {
+                Ok(limit) if limit != "max" => {
+                    let text = format!(
+                        "linux.resources.memory.limit: no process can be born under a memory limit \
+                         of {limit} bytes"
+                    );
+                    Error::sys(text, errno)
+                }
+                _ => error,
+            },
             Errno::ENODEV | Errno::ENOENT if !at.exists() => {
                 let text = format!("cgroup /{} is gone", at.path);
                 Error::sys(text, errno).with_kind(ErrorKind::NotFound)
             }
             _ if Self::refuses_processes(errno) => {
-                let text =
-                    format!("cgroup /{} has child cgroups and takes no process itself", at.path);
+                let text = match at.read("cgroup.type").as_deref().map(str::trim_end) {
+                    Ok(kind @ ("domain invalid" | "threaded")) => format!(
+                        "cgroup /{} takes no process, because it is within a tree of threads \
+                         (cgroup.type is {kind:?}): a container needs a parent without threaded \
+                         children",
+                        at.path
+                    ),
+                    _ => {
+                        format!("cgroup /{} has child cgroups and takes no process itself", at.path)
+                    }
+                };
                 Error::sys(text, errno).with_kind(ErrorKind::WrongState)
             }
             _ => error,
