@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use boathook_runtime::cgroup::Mode;
 use boathook_runtime::spec::resources_from_json;
 use serde_json::json;
 
@@ -17,10 +18,20 @@ fn an_exec_follows_init_into_its_cgroup(arena: &Arena) {
     let live = case.start();
     let v2 = live.container.cgroup().directories().find(|d| d.is_v2).expect("a v2 hierarchy");
     let parent = v2.mount_point.join(v2.path).parent().unwrap().to_owned();
-    // A threaded sibling makes the recorded cgroup one that takes no process.
-    fs::write(parent.join("cgroup.procs"), live.process.pid().to_string()).unwrap();
-    fs::create_dir(parent.join("threads")).unwrap();
-    fs::write(parent.join("threads/cgroup.type"), "threaded").unwrap();
+    let recorded = v2.mount_point.join(v2.path);
+    let pid = live.process.pid().to_string();
+    // Either way the recorded cgroup becomes one that takes no process.
+    if live.container.cgroup().mode() == Mode::V2 {
+        // As systemd does: down, to hand controllers on.
+        fs::create_dir(recorded.join("init.scope")).unwrap();
+        fs::write(recorded.join("init.scope/cgroup.procs"), pid).unwrap();
+        fs::write(recorded.join("cgroup.subtree_control"), "+memory").unwrap();
+    } else {
+        // Up, beside a threaded sibling.
+        fs::write(parent.join("cgroup.procs"), pid).unwrap();
+        fs::create_dir(parent.join("threads")).unwrap();
+        fs::write(parent.join("threads/cgroup.type"), "threaded").unwrap();
+    }
     let membership = live.sh("cat /proc/self/cgroup");
     let line = |text: &str| text.lines().find(|l| l.starts_with("0::")).map(str::to_owned);
     // Seen from inside, where the cgroup namespace's root is the recorded cgroup.
@@ -29,7 +40,7 @@ fn an_exec_follows_init_into_its_cgroup(arena: &Arena) {
     let further = live.exec_json(&live.process_spec(&["/bin/sleep", "1000000"])).unwrap().0;
     let found = fs::read_to_string(format!("/proc/{}/cgroup", further.pid())).unwrap();
     assert_eq!(found, own);
-    fs::remove_dir(parent.join("threads")).unwrap();
+    let _ = fs::remove_dir(parent.join("threads"));
     drop(further);
     live.delete();
 }

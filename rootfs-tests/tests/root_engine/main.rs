@@ -4,6 +4,8 @@
 //! Each test starts from a census of this process's descendants, mounts, cgroups, descriptors,
 //! threads and files, and must end with the same one. The program is also its own payload: bound
 //! into a container it does what busybox cannot (see [`support::payload`]).
+//!
+//! The tests of `vm_node` need what only a node has, and run in the machine of `cargo xtask vm`.
 
 // The whole program is tests, helpers included.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
@@ -38,6 +40,7 @@ mod seccomp;
 mod streams;
 mod terminal;
 mod users;
+mod vm_node;
 
 use std::process::ExitCode;
 
@@ -80,5 +83,6 @@ fn main() -> ExitCode {
         ("streams", streams::TESTS),
         ("terminal", terminal::TESTS),
         ("users", users::TESTS),
+        ("vm_node", vm_node::TESTS),
     ])
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use boathook_runtime::ErrorKind;
+use boathook_runtime::cgroup::Mode;
 use serde_json::json;
 
 use super::support::mountinfo::{self, Entry};
@@ -330,23 +331,33 @@ fn every_hierarchy_is_shown_from_the_container_down(arena: &Arena) {
             case.new_namespace("cgroup");
         }
         let live = case.start();
-        let limit = live.sh("cat /sys/fs/cgroup/memory/memory.limit_in_bytes");
+        let v2 = live.container.cgroup().mode() == Mode::V2;
+        let file = if v2 { "memory.max" } else { "memory/memory.limit_in_bytes" };
+        let limit = live.sh(&format!("cat /sys/fs/cgroup/{file}"));
         assert_eq!(limit, "33554432", "own namespace: {own}");
         let hierarchies = arena.engine.hierarchies().unwrap().layout();
         let table = table(&live);
-        for mount in hierarchies.mounts.iter().filter(|mount| !mount.is_v2()) {
-            let name = mount.mount_point.file_name().unwrap().to_str().unwrap();
-            let point = format!("/sys/fs/cgroup/{name}");
+        for mount in hierarchies.mounts.iter().filter(|mount| v2 || !mount.is_v2()) {
+            let (point, kind) = match v2 {
+                true => ("/sys/fs/cgroup".to_owned(), "cgroup2"),
+                false => {
+                    let name = mount.mount_point.file_name().unwrap().to_str().unwrap();
+                    (format!("/sys/fs/cgroup/{name}"), "cgroup")
+                }
+            };
             let found = mountinfo::at(&table, &point);
-            assert!(found.kind == "cgroup" && found.has("ro") && found.has("noexec"), "{found:?}");
+            assert!(found.kind == kind && found.has("ro") && found.has("noexec"), "{found:?}");
             let pids = live.sh(&format!("cat {point}/cgroup.procs"));
             assert!(pids.lines().any(|pid| pid == "1"), "{point}: {pids}");
         }
         assert!(mountinfo::at(&table, "/sys/fs/cgroup").has("ro"));
-        let script = "mkdir /sys/fs/cgroup/pids/x 2>/dev/null && echo made; \
-                      mkdir /sys/fs/cgroup/x 2>/dev/null && echo made; \
-                      ls /sys/fs/cgroup/pids | grep -c bhe; exit 0";
-        assert_eq!(live.sh(script), "0");
+        let pids = if v2 { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
+        let script = format!(
+            "mkdir {pids}/x 2>/dev/null && echo made; \
+             mkdir /sys/fs/cgroup/x 2>/dev/null && echo made; \
+             ls {pids} | grep -c bhe; exit 0"
+        );
+        assert_eq!(live.sh(&script), "0");
         live.delete();
     }
 }

@@ -133,10 +133,11 @@ fn cgroups_of_others_are_out_of_reach(arena: &Arena) {
         assert_eq!(agents, "", "own namespace: {own}, {access}");
         let all = live.sh("find /sys/fs/cgroup -name cgroup.procs | wc -l");
         let hierarchies = arena.engine.hierarchies().unwrap().layout();
-        let count = hierarchies.mounts.iter().filter(|mount| !mount.is_v2()).count();
+        // Beside v1, the v2 hierarchy is not shown.
+        let count = hierarchies.mounts.iter().filter(|mount| !mount.is_v2()).count().max(1);
         assert_eq!(all, count.to_string(), "more than one cgroup in each hierarchy");
         let table = mountinfo::parse(&live.proc("mountinfo"));
-        for entry in table.iter().filter(|entry| entry.kind == "cgroup") {
+        for entry in table.iter().filter(|entry| entry.kind.starts_with("cgroup")) {
             assert_eq!(entry.has("rw"), access == "rw", "{entry:?}");
             assert!(!own || entry.root == "/" || entry.root.ends_with(&case.id), "{entry:?}");
         }
