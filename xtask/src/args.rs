@@ -1,8 +1,10 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::Error;
+use crate::vm::{CgroupMode, Suite, Wanted, Work};
 
 /// Shown by `cargo xtask help` and after a wrong command line.
 pub(crate) const USAGE: &str = "\
@@ -18,10 +20,16 @@ usage: cargo xtask <command>
   fuzz [--seconds N] [--target NAME] [--input FILE]
                                 feeds what boathook reads from others with broken input, each
                                 target for N seconds (60); FILE repeats one input of NAME
-  ci                            format, lints, dependencies, docs, both test tiers, then fuzz
+  vm [--suite S | --all] [--cgroup M] [--minutes N] [--append ARGS]
+     [NAME | --shell | -- COMMAND...]
+                                boots a Debian node (S: bookworm, trixie, sid; M: v1, hybrid, v2;
+                                ARGS for its kernel) and runs the vm tier there, the tests with
+                                NAME in their names, a command, or a shell; KVM where a guest
+                                boots under it
+  ci                            format, lints, dependencies, docs, all test tiers, then fuzz
   deny                          licences, sources and bans of the dependencies
 
-demo, test --root, bench and ci need root, and install what they need through apt.";
+demo, test --root, bench, vm and ci need root, and install what they need through apt.";
 
 /// One parsed command.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +41,7 @@ pub(crate) enum Command {
     /// Arguments go to the bench program as they are.
     Bench(Vec<String>),
     Fuzz(Fuzzing),
+    Vm(Wanted),
     Ci,
     Deny,
 }
@@ -79,10 +88,46 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Command, Error
         "demo" => Ok(Command::Demo(rest.to_vec())),
         "bench" => Ok(Command::Bench(rest.to_vec())),
         "fuzz" => fuzzing(rest).map(Command::Fuzz),
+        "vm" => vm(rest).map(Command::Vm),
         "ci" => nothing_after("ci", rest, Command::Ci),
         "deny" => nothing_after("deny", rest, Command::Deny),
         other => Err(usage(&format!("unknown command {other:?}"))),
     }
+}
+
+fn vm(rest: &[String]) -> Result<Wanted, Error> {
+    let Wanted { mut suites, mut cgroup, mut work, mut limit, mut append } = Wanted::default();
+    let mut rest = rest.iter();
+    while let Some(arg) = rest.next() {
+        let mut value = || rest.next().map(String::as_str).unwrap_or_default();
+        match arg.as_str() {
+            "--all" => suites = Suite::ALL.to_vec(),
+            "--suite" => suites = vec![known("--suite", value(), Suite::parse)?],
+            "--cgroup" => cgroup = known("--cgroup", value(), CgroupMode::parse)?,
+            "--minutes" => {
+                let minutes: u64 = known("--minutes", value(), |text| text.parse().ok())?;
+                limit = Duration::from_secs(60 * minutes);
+            }
+            "--append" => append = Some(known("--append", value(), |text| Some(text.to_owned()))?),
+            "--shell" => work = Work::Shell,
+            "--" => {
+                work = Work::Command(rest.by_ref().cloned().collect());
+                if work == Work::Command(Vec::new()) {
+                    return Err(usage("vm: no command after --"));
+                }
+            }
+            flag if flag.starts_with('-') => {
+                return Err(usage(&format!("vm: unknown option {flag:?}")));
+            }
+            name if work == Work::Tests(None) => work = Work::Tests(Some(name.to_owned())),
+            more => return Err(usage(&format!("vm: what is {more:?}?"))),
+        }
+    }
+    Ok(Wanted { suites, cgroup, work, limit, append })
+}
+
+fn known<T>(option: &str, text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
+    parse(text).ok_or_else(|| usage(&format!("vm: {option}: {text:?} is none that is known")))
 }
 
 fn selection(rest: &[String]) -> Result<Selection, Error> {
@@ -182,6 +227,41 @@ mod tests {
             let error = parsed(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
             assert!(error.to_string().contains(word), "{line}: {error}");
+        }
+    }
+
+    fn vm_of(args: &[&str]) -> Result<Wanted, Error> {
+        vm(&args.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_node_is_trixie_with_v2_unless_told_otherwise() {
+        let wanted = vm_of(&[]).unwrap();
+        assert_eq!((wanted.suites, wanted.cgroup), (vec![Suite::Trixie], CgroupMode::V2));
+        assert_eq!(wanted.work, Work::Tests(None));
+        let wanted = vm_of(&["--suite", "sid", "--minutes", "3", "cgroup"]).unwrap();
+        assert_eq!((wanted.suites, wanted.limit), (vec![Suite::Sid], Duration::from_secs(180)));
+        assert_eq!(wanted.work, Work::Tests(Some("cgroup".into())));
+        let wanted = vm_of(&["--append", "quiet init=/x"]).unwrap();
+        assert_eq!(wanted.append.as_deref(), Some("quiet init=/x"));
+        let wanted = vm_of(&["--all", "--cgroup", "v1", "--", "ls", "--all"]).unwrap();
+        assert_eq!(wanted.suites.len(), 3);
+        assert_eq!(wanted.work, Work::Command(vec!["ls".into(), "--all".into()]));
+    }
+
+    #[test]
+    fn what_vm_does_not_know_is_named() {
+        for (args, told) in [
+            (&["--suite", "woody"][..], "woody"),
+            (&["--cgroup", "v3"], "v3"),
+            (&["--minutes", "long"], "long"),
+            (&["--suite"], "--suite"),
+            (&["--fast"], "--fast"),
+            (&["--"], "no command"),
+            (&["a", "b"], "\"b\""),
+        ] {
+            let text = vm_of(args).unwrap_err().to_string();
+            assert!(text.contains(told), "{text}");
         }
     }
 }

@@ -62,6 +62,10 @@ impl Release {
     pub(crate) fn announce<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command.env("BOATHOOK_BIN_DIR", &self.dir)
     }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
 }
 
 /// Builds the release binaries.

@@ -9,6 +9,8 @@ pub(crate) enum Error {
     Usage(String),
     /// The step failed; the text says what, with the output that explains it. Exit code 1.
     Failed(String),
+    /// A command that was run for the caller ended so; its own exit code.
+    Ended(u8),
 }
 
 impl Error {
@@ -20,6 +22,7 @@ impl Error {
         match self {
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,
+            Self::Ended(code) => *code,
         }
     }
 }
@@ -28,6 +31,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::Failed(text) => f.write_str(text),
+            Self::Ended(code) => write!(f, "the command ended with {code}"),
         }
     }
 }

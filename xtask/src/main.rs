@@ -21,6 +21,7 @@ mod process;
 mod summary;
 mod tiers;
 mod tools;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Demo(rest) => helper::demo(&rest),
         Command::Bench(rest) => helper::bench(&rest),
         Command::Fuzz(wanted) => fuzz::run(&wanted),
+        Command::Vm(wanted) => vm::run(&wanted),
         Command::Ci => ci::run(),
         Command::Deny => deny::run(),
     }

@@ -87,13 +87,30 @@ pub(crate) fn watch(
     limit: Duration,
     mut line: impl FnMut(&str),
 ) -> Result<Ended, Error> {
-    let deadline = Instant::now() + limit;
+    watch_stages(command, limit, |text| {
+        line(text);
+        None
+    })
+}
+
+/// The same for a program with a first stage that has a limit of its own: what `line` returns is
+/// the time that is left from then on.
+pub(crate) fn watch_stages(
+    command: &mut Command,
+    limit: Duration,
+    mut line: impl FnMut(&str) -> Option<Duration>,
+) -> Result<Ended, Error> {
+    let mut deadline = Instant::now() + limit;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| not_started(command, &e))?;
     let lines = lines_of(&mut child);
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(text) => line(&text),
+            Ok(text) => {
+                if let Some(more) = line(&text) {
+                    deadline = Instant::now() + more;
+                }
+            }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => return overdue(child, command),
         }
@@ -175,6 +192,25 @@ mod tests {
     fn watch_kills_what_outlives_its_limit() {
         let ended = watch(&mut sh("exec sleep 3600"), Duration::from_millis(50), |_| ());
         assert!(matches!(ended.unwrap(), Ended::Overdue));
+    }
+
+    #[test]
+    fn a_stage_that_is_reached_has_time_of_its_own() {
+        let mut seen = 0;
+        let ended = watch_stages(
+            &mut sh("echo up; read -r _ < /dev/null; sleep 0.3; echo done"),
+            Duration::from_secs(60),
+            |line| {
+                seen += 1;
+                (line == "up").then_some(Duration::from_secs(60))
+            },
+        );
+        assert!(matches!(ended.unwrap(), Ended::Exited(_)) && seen == 2);
+        let late =
+            watch_stages(&mut sh("echo up; exec sleep 3600"), Duration::from_secs(3600), |_| {
+                Some(Duration::from_millis(50))
+            });
+        assert!(matches!(late.unwrap(), Ended::Overdue));
     }
 
     #[test]
