@@ -82,6 +82,8 @@ const NOT_FOR_5_10: &[&str] = &[
     "failing_calls",
     "faults",
     "old_kernels",
+    // Wants a host with cgroup v2 alone.
+    "vm_node",
 ];
 
 /// Set for a run of this program that is to find an old kernel.
