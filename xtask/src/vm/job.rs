@@ -60,6 +60,7 @@ impl Payload {
         let programs: Vec<&TestProgram> = programs.iter().filter(wanted).collect();
         for program in &programs {
             strip(&program.executable, &files.join("tests").join(&program.target))?;
+            built_in(program, &files.join("tree"))?;
         }
         write(&files.join("workspace"), &process::workspace().display().to_string())?;
         match work {
@@ -163,6 +164,24 @@ fn remove_abandoned(home: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Programs of its own package, which a test program knows by the path where cargo built them.
+fn built_in(program: &TestProgram, tree: &Path) -> Result<(), Error> {
+    const OWN: [(&str, &str); 1] = [("root_process", "containerd-shim-boathook-v2")];
+    let Some((_, own)) = OWN.iter().find(|(tests, _)| *tests == program.target) else {
+        return Ok(());
+    };
+    let outside = || {
+        let problem = "vm: the build directory is outside of the workspace, so that a guest \
+                       cannot have it at its path";
+        Error::failed(problem)
+    };
+    let built = program.executable.ancestors().nth(2).ok_or_else(outside)?.join(own);
+    let path = built.strip_prefix(process::workspace()).map_err(|_| outside())?;
+    let to = tree.join(path);
+    create(to.parent().ok_or_else(outside)?)?;
+    strip(&built, &to)
 }
 
 fn strip(from: &Path, to: &Path) -> Result<(), Error> {
