@@ -222,18 +222,8 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use flate2::{Compression, write::GzEncoder};
-
-    use super::super::stream::Stream;
+    use super::super::stream::{Stream, tests::gzip};
     use super::*;
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut out = GzEncoder::new(Vec::new(), Compression::fast());
-        out.write_all(bytes).unwrap();
-        out.finish().unwrap()
-    }
 
     /// More than all channels hold.
     fn much() -> Vec<u8> {
